@@ -70,7 +70,7 @@ def test_three_images_per_class_raise_accuracy_and_do_no_harm_elsewhere(data_dir
     assert len(references) == 303
     tuned = tune(references, background=bundled_background("mini")).references
     taught = impart.augment(mini, tuned)
-    assert zeroshot(taught, open_set(images / "caltech101" / "test", kind="classes")).figures["top-1"] >= 0.78
+    assert zeroshot(taught, open_set(images / "caltech101" / "test", kind="classes")).figures["top-1"] >= 0.82
     for name in ("cifar10", "cifar100"):
         dataset = open_set(images / name / "test", kind="classes")
-        assert zeroshot(taught, dataset).figures["top-1"] >= zeroshot(mini, dataset).figures["top-1"] - 0.005
+        assert zeroshot(taught, dataset).figures["top-1"] >= zeroshot(mini, dataset).figures["top-1"] - 0.003

@@ -1,7 +1,7 @@
-"""A tuned set is never more than half a point below the plain model, on any evaluation set of the development data.
+"""A tuned set is never more than 0.3 points below the plain model, on any evaluation set of the development data.
 
-Half a point in whole items, rounded up: 5 of Caltech-101's 984 images, 13 of Flickr8k's 2,500 captions, one of the
-66 clips of panda (which is 1.5 points).
+0.3 points in whole items, rounded up: 3 of Caltech-101's 984 images, 8 of Flickr8k's 2,500 captions, one of the 66
+clips of panda (which is 1.5 points).
 
 The sets are of every kind that a user might build from the development data: names with one image each, names with
 several, names of a part of a domain, names of blurred thumbnails, captions. Most evaluation sets show other things than
@@ -40,7 +40,7 @@ SETS = {
     "captions of everyday photos": ("flickr8k/captions.csv", Selection(limit=1000, shuffle=True), ()),
     "captions of textbook photos": ("openstax/captions.csv", Selection(limit=1000, shuffle=True), ()),
 }
-HALF_A_POINT = 0.005
+ALLOWED = 0.003
 SOME = "30 of 101"
 
 
@@ -107,7 +107,9 @@ def test_a_tuned_set_does_no_harm(
     tuned = tune(references, background=bundled_background("mini"))
     gains = {name: figure - plain[name] for name, figure in questions.ask(augment(mini, tuned.references)).items()}
     lost = {name: round(-gain * questions.items(name)) for name, gain in gains.items()}  # items
-    allowed = {name: math.ceil(HALF_A_POINT * questions.items(name)) for name in gains}
+    allowed = {name: math.ceil(ALLOWED * questions.items(name)) for name in gains}
     assert not {name: items for name, items in lost.items() if items > allowed[name]}, tuned.settings
     if "caltech101" in source:
-        assert gains["caltech101/test"] > (0.0 if kind.startswith(SOME) else 0.1)
+        least = {"1 image": 0.1, "3 images": 0.17, "8 images": 0.19}
+        number = next(words for words in least if words in kind)
+        assert gains["caltech101/test"] > (0.0 if kind.startswith(SOME) else least[number])

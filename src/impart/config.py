@@ -52,6 +52,7 @@ __all__ = [
     "Settings",
     "Storage",
     "SweepSettings",
+    "SolvedSettings",
     "VanillaSettings",
 ]
 
@@ -170,6 +171,62 @@ class VanillaSettings:
             raise ConfigError(f"vanilla.ramp is {self.ramp}: use 0 for a hard gate, or a positive width")
         if not 0 <= self.target < 1:
             raise ConfigError(f"vanilla.target is {self.target}: use 0 for no bound, or a cosine below 1")
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing is added."""
+        return not (self.w_img or self.w_txt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolvedSettings:
+    """Solved references (`impart.blending.solved`): kernel ridge regression of the names on the reference images.
+
+    Attributes:
+        k: pairs that are named as an explanation.
+        power: retrieval embeddings are whitened by this power of the background's second moments; 0 = not.
+        beta: sharpness of the kernel exp(-beta (1 - cosine)).
+        lam: lambda, the ridge of the kernel matrix.
+        alpha: weight of the prediction, in logits of scale 100.
+        text_ridge: ridge of the dual texts; 0 = the pseudo-inverse, by which v' gives the logits of the classifier.
+        debias: temperature at which the zero-shot classes are balanced over the references; 0 = not. For closed sets.
+        floor, ramp: gate on the z-score of the nearest reference, as in `VanillaSettings`.
+        low, high: gate on the largest prediction: closed up to `low`, open from `high` on; 0 = always open.
+        target: v is turned towards the predicted name up to this cosine with its text; 0 = no bound.
+    """
+
+    k: int = 8
+    power: float = 0.2
+    beta: float = 2.0
+    lam: float = 0.1
+    alpha: float = 96.0
+    text_ridge: float = 0.0
+    debias: float = 0.0
+    floor: float = 0.0
+    ramp: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    target: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_finite(self, "solved")
+        if self.k < 1:
+            raise ConfigError(f"solved.k is {self.k}: at least one pair must be named")
+        for name in ("beta", "lam", "alpha"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"solved.{name} is {getattr(self, name)}: it must be positive")
+        for name in ("power", "text_ridge", "debias", "floor", "ramp", "low", "high"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"solved.{name} is {getattr(self, name)}: it must be 0 or positive")
+        if self.high and self.high <= self.low:
+            raise ConfigError(f"solved.high is {self.high}: it must be above solved.low, which is {self.low}")
+        if not 0 <= self.target < 1:
+            raise ConfigError(f"solved.target is {self.target}: use 0 for no bound, or a cosine below 1")
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing is added: never, since alpha is positive."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

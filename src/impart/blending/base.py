@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from impart.config import RamSettings, VanillaSettings
+from impart.config import RamSettings, SolvedSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours
@@ -27,7 +27,7 @@ class Blend:
     Attributes:
         ids: (B, K) int32 rows of the reference set; -1 = none.
         img: (B, K) float32 weights of the rows' image embeddings; 0 where nothing is added.
-        txt: (B, K) float32 weights of the rows' text embeddings.
+        txt: (B, K) float32 weights of the rows' text embeddings; of solved references, signed contributions.
         norm: (B,) float32 length of the sum, so that v' is a unit vector.
         added: (B, D) float32 or float16, or None.
     """
@@ -65,15 +65,16 @@ class Blend:
 
 @dataclass(frozen=True)
 class Amounts:
-    """Blend without `ids` and `norm`; the fields are those of `Blend`."""
+    """Blend without `norm`; the fields are those of `Blend`. Without `ids`, the rows are the neighbours."""
 
     img: Float32
     txt: Float32
     added: Float32 | None = None
+    ids: npt.NDArray[np.int32] | None = None
 
 
 class Blender(Protocol):
-    """Interface of a blender: `Vanilla`, or a trained RAM (`impart.blending.ram_onnx`)."""
+    """Interface of a blender: `Vanilla`, `Solved`, or a trained RAM (`impart.blending.ram_onnx`)."""
 
     @property
     def name(self) -> str:
@@ -81,7 +82,7 @@ class Blender(Protocol):
         ...
 
     @property
-    def settings(self) -> VanillaSettings | RamSettings: ...
+    def settings(self) -> VanillaSettings | SolvedSettings | RamSettings: ...
 
     @property
     def k(self) -> int:

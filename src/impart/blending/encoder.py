@@ -6,7 +6,7 @@ computes the cosines t.v' without v', by one product with the reference set:
 
     t.v' = (t.v + sum_k img_k t.r_img_k + sum_k txt_k t.r_txt_k) / norm
 
-A RAM does not add such a sum; its blend contains the added vectors themselves.
+What solved references and a RAM add is no such sum; their blends contain the added vectors themselves.
 """
 
 from __future__ import annotations
@@ -15,24 +15,36 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from impart.blending.base import Blend, Blender
+from impart.blending.solved import Solved
 from impart.blending.tune import gated_if_single
 from impart.blending.vanilla import Vanilla, mixture
-from impart.config import VanillaSettings
+from impart.config import SolvedSettings, VanillaSettings
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
 from impart.encoders.bundled import bundled
 from impart.errors import ConfigError, ReferenceSetError
 from impart.files import sha256_hex
+from impart.refset.manifest import ReferenceSetManifest
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.rows import StoredRows
 from impart.retrieval.threads import in_pieces
 from impart.validation import build
 
-__all__ = ["AugmentedEncoder", "augment", "default_augmented", "settings_of"]
+__all__ = [
+    "AugmentedEncoder",
+    "augment",
+    "blender_of",
+    "default_augmented",
+    "settings_in",
+    "settings_of",
+    "vanilla_of",
+]
+
+_Kind = TypeVar("_Kind", VanillaSettings, SolvedSettings)
 
 _PIECE = 1024  # images that one thread blends
 _CHUNK = 512  # images at a time, so that their (chunk, D) sums fit the CPU cache
@@ -45,7 +57,7 @@ class AugmentedEncoder:
     Args:
         base: the encoder that made the set.
         references: the set.
-        blender: `Vanilla`, or a trained RAM.
+        blender: `Vanilla`, `Solved`, or a trained RAM.
 
     Raises:
         EncoderMismatchError: the set was made with another encoder, or the RAM was trained with another.
@@ -82,7 +94,9 @@ class AugmentedEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """Digest over base encoder, reference rows, background statistics, the set's settings and the blender."""
-        set_ = f"{self.references.fingerprint} {self.references.znorm.digest} {self.references.manifest.vanilla}"
+        stored = self.references.manifest
+        set_ = f"{self.references.fingerprint} {self.references.znorm.digest} {stored.vanilla}"
+        set_ += f" {stored.solved}" if stored.solved is not None else ""
         parts = f"{self.base.fingerprint} {set_} {self.blender.digest}"
         return sha256_hex(parts)
 
@@ -113,7 +127,7 @@ class AugmentedEncoder:
         z_scores = self.references.znorm.z_scores(embeddings.retrieval, neighbours.sims)
         found = self.blender.amounts(embeddings, neighbours, z_scores, self.references)
         norm = np.ones(len(neighbours), dtype=np.float32)
-        blend = Blend(neighbours.ids, found.img, found.txt, norm, found.added)
+        blend = Blend(neighbours.ids if found.ids is None else found.ids, found.img, found.txt, norm, found.added)
         for part in _parts(len(neighbours)):
             total = self._sum(embeddings.embeddings[part], blend[part])
             norm[part] = np.sqrt(np.einsum("bd,bd->b", total, total))
@@ -179,16 +193,17 @@ def augment(
     settings: Literal["tuned", "paper"] = "tuned",
     **named: float,
 ) -> AugmentedEncoder:
-    """Give an encoder a reference set, blended by `Vanilla`.
+    """Give an encoder a reference set, blended as it was tuned: by `Solved` or `Vanilla`.
 
     Args:
         encoder: the one that made the set.
         references: a set, or the folder of one.
-        k: pairs retrieved per image.
+        k: pairs retrieved per image; of solved references, pairs named as an explanation.
         settings: `tuned`, those that `refset tune` stored with the set, or the paper's where it is not tuned (a set of
             one image is tuned then, see `gated_if_single`); `paper`, the paper's (K=8, w_img 0.5, w_txt 0.05, uniform
             mean).
-        named: of `VanillaSettings`. These, and `k`, replace their values in `settings`; the others stay.
+        named: of `VanillaSettings`, or `SolvedSettings` where the set is solved. These, and `k`, replace their values in
+            `settings`; the others stay.
 
     Raises:
         EncoderMismatchError: the set was made with another encoder.
@@ -214,25 +229,58 @@ def augment(
     chosen = (settings_of(references) if settings == "tuned" else None) or VanillaSettings()
     given = dataclasses.asdict(chosen) | ({} if k is None else {"k": k}) | named
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
-    chosen = build(VanillaSettings, plain, where="augment")
-    return AugmentedEncoder(encoder, references, Vanilla(chosen))
+    chosen = build(type(chosen), plain, where="augment")
+    return AugmentedEncoder(encoder, references, blender_of(references, chosen))
 
 
-def settings_of(references: ReferenceSet) -> VanillaSettings | None:
-    """Read the settings stored with a set; None where it was not tuned.
+def blender_of(references: ReferenceSet, settings: VanillaSettings | SolvedSettings | None = None) -> Vanilla | Solved:
+    """Make the blender of a set.
+
+    Args:
+        references: the set.
+        settings: None = those stored with it, or the paper's.
+
+    Raises:
+        ReferenceSetError: the stored settings are damaged.
+    """
+    chosen = settings or settings_of(references) or VanillaSettings()
+    return Solved(chosen) if isinstance(chosen, SolvedSettings) else Vanilla(chosen)
+
+
+def settings_of(references: ReferenceSet) -> VanillaSettings | SolvedSettings | None:
+    """Read the settings by which a set is blended; None where it was not tuned.
 
     Raises:
         ReferenceSetError: they are damaged.
     """
-    stored = references.manifest.vanilla
+    return settings_in(references.manifest)
+
+
+def settings_in(manifest: ReferenceSetManifest) -> VanillaSettings | SolvedSettings | None:
+    """Read the settings of a manifest, see `settings_of`."""
+    stored = manifest.solved
     if stored is None:
-        return None
+        return vanilla_of(manifest)
+    return _read(SolvedSettings, stored, manifest, "solved")
+
+
+def vanilla_of(manifest: ReferenceSetManifest) -> VanillaSettings | None:
+    """Read the settings of Vanilla of a manifest; a solved set has them too, for a RAM and for sweeps.
+
+    Raises:
+        ReferenceSetError: they are damaged.
+    """
+    stored = manifest.vanilla
+    return None if stored is None else _read(VanillaSettings, stored, manifest, "vanilla")
+
+
+def _read(kind: type[_Kind], stored: dict[str, Any], manifest: ReferenceSetManifest, key: str) -> _Kind:
     try:
-        chosen = {item.name: stored[item.name] for item in dataclasses.fields(VanillaSettings)}
-        return build(VanillaSettings, chosen, where="vanilla in its manifest.json")
+        chosen = {item.name: stored[item.name] for item in dataclasses.fields(kind)}
+        return build(kind, chosen, where=f"{key} in its manifest.json")
     except (KeyError, ConfigError) as error:
         raise ReferenceSetError(
-            f"reference set {references.folder or references.name} has blending settings that cannot be read "
+            f"reference set {manifest.name!r} has blending settings that cannot be read "
             f"({error}): run 'impart refset tune' on it"
         ) from error
 
@@ -250,9 +298,9 @@ def default_augmented(base: Encoder) -> Encoder:
         return base
     references = ReferenceSet.open(folder)
     chosen = settings_of(references)
-    if chosen is None or (chosen.w_img == 0 and chosen.w_txt == 0):
+    if chosen is None or chosen.off:
         return base
-    return AugmentedEncoder(base, references, Vanilla(chosen))
+    return AugmentedEncoder(base, references, blender_of(references))
 
 
 def _parts(count: int) -> Iterator[slice]:

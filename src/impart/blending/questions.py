@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,16 @@ from impart.files import sha256_hex
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours
 
-__all__ = ["ENOUGH", "LeaveOneOut", "OwnQuestions", "anonymous", "leave_one_out", "own_questions"]
+__all__ = [
+    "ENOUGH",
+    "LeaveOneOut",
+    "OwnQuestions",
+    "anonymous",
+    "are_names",
+    "leave_one_out",
+    "own_questions",
+    "plain_text",
+]
 
 ENOUGH = 20
 """Images that share their text with another, from which the answers are reliable."""
@@ -120,11 +130,10 @@ def own_questions(references: ReferenceSet, *, seed: int = 0) -> OwnQuestions:
         references: the set.
         seed: of the sample taken from a large set.
     """
-    names = [_plain(text) for text in references.texts]
+    names = [plain_text(text) for text in references.texts]
     first_rows = np.unique(references.images, return_index=True)[1]  # one row per image
     shared = Counter(names[row] for row in first_rows)
     repeated = np.array([row for row in first_rows if shared[names[row]] > 1], dtype=np.int64)
-    are_names = float(np.median([len(name.split()) for name in names])) <= _NAME_WORDS
     rows = repeated if len(repeated) >= ENOUGH else first_rows
     if len(rows) > _MAX_QUESTIONS:  # all images of some names, so that a sample is as hard as the set
         order = np.random.default_rng(seed).permutation(sorted({names[row] for row in rows})).tolist()
@@ -133,7 +142,12 @@ def own_questions(references: ReferenceSet, *, seed: int = 0) -> OwnQuestions:
     numbers: dict[str, int] = {}
     right = np.array([numbers.setdefault(names[row], len(numbers)) for row in rows], dtype=np.int64)
     texts = rows[np.unique(right, return_index=True)[1]]
-    return OwnQuestions(rows, right, texts, checks_itself=len(repeated) >= ENOUGH or not are_names)
+    return OwnQuestions(rows, right, texts, checks_itself=len(repeated) >= ENOUGH or not are_names(names))
+
+
+def are_names(texts: Sequence[str]) -> bool:
+    """Whether most texts are names; longer ones are captions."""
+    return float(np.median([len(plain_text(text).split()) for text in texts])) <= _NAME_WORDS
 
 
 def anonymous(text: str) -> str:
@@ -142,9 +156,9 @@ def anonymous(text: str) -> str:
     >>> anonymous("A red fox") == anonymous("red fox")
     True
     """
-    return _DIGEST + sha256_hex(_plain(text))[:16]
+    return _DIGEST + sha256_hex(plain_text(text))[:16]
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Remove case and leading article, so that two texts with the same name are equal."""
     return re.sub(r"^(an?|the) ", "", " ".join(text.lower().split()))

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.base import Amounts
-from impart.blending.encoder import settings_of
+from impart.blending.encoder import vanilla_of
 from impart.blending.tune import USUAL
 from impart.blending.vanilla import gate, within_target
 from impart.config import RamSettings, VanillaSettings
@@ -110,7 +110,7 @@ class RamBlender(ABC):
                 "z_scores": z_scores[part],
             }
             added[part], img[part], txt[part] = self.run(feeds | {"mask": ids >= 0})
-        share = allowed(images.embeddings, added, z_scores, settings_of(references))[:, None]
+        share = allowed(images.embeddings, added, z_scores, vanilla_of(references.manifest))[:, None]
         return Amounts(img * share, txt * share, added * share)
 
 
@@ -188,7 +188,7 @@ def allowed(v: Float32, added: Float32, z_scores: Float32, settings: VanillaSett
     """
     if settings is None:
         return np.ones(len(v), np.float32)
-    if not (settings.w_img or settings.w_txt):
+    if settings.off:
         return np.zeros(len(v), np.float32)
     opened = gate(z_scores, floor=settings.floor, ramp=settings.ramp)
     share = opened * np.float32(min(1.0, (settings.w_img + settings.w_txt) / (USUAL.w_img + USUAL.w_txt)))

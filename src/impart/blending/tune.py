@@ -21,6 +21,10 @@ A set that names each thing once cannot be checked: with the own row masked, no 
 usual weights where it teaches names that are new to the model. It stays off where the plain model classifies most of
 its images correctly, among its own names and those of the background set.
 
+**Solved references** (`impart.blending.tune_solved`) are taken in place of Vanilla where a set can be solved: names of
+few words, one per image, in a set that is not too large. They must be better than no augmentation by more than the
+standard error, and Vanilla must not be better than they are by more than that. Vanilla's settings stay stored beside them.
+
 A set of one image is never blended with the weights of the paper, which have no gate: it is the nearest reference of
 every image, teaches nothing, and lowers other searches.
 """
@@ -36,8 +40,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.questions import ENOUGH, LeaveOneOut, leave_one_out
+from impart.blending.solved import with_solved_weights
+from impart.blending.tune_solved import SolvedChoice, choose_closed, choose_open, opened_by, solvable
 from impart.blending.vanilla import gate
-from impart.config import VanillaSettings
+from impart.config import SolvedSettings, VanillaSettings
 from impart.encoders.base import Float32, l2_normalise
 from impart.encoders.bundled import bundled
 from impart.errors import EncoderMismatchError, ReferenceSetError
@@ -79,7 +85,8 @@ class Tuned:
     Attributes:
         references: the set with the background statistics and these settings; to be saved.
         settings: the choice; `OFF` where augmentation does not help.
-        rule: `leave-one-out`, or for a set that cannot be checked `usual weights` or `known already`.
+        rule: `leave-one-out` (Vanilla) or `cross-validation` (solved references), or for a set that cannot be checked `usual
+            weights` or `known already`.
         items: reference images classified.
         texts: T, texts to choose from.
         before: accuracy with the plain encoder.
@@ -89,7 +96,7 @@ class Tuned:
     """
 
     references: ReferenceSet
-    settings: VanillaSettings
+    settings: VanillaSettings | SolvedSettings
     rule: str
     items: int
     texts: int
@@ -100,15 +107,21 @@ class Tuned:
 
 
 def tune(
-    references: ReferenceSet, *, background: ReferenceSet | None = None, closed: bool = False, seed: int = 0
+    references: ReferenceSet,
+    *,
+    background: ReferenceSet | None = None,
+    closed: bool = False,
+    solve: bool = True,
+    seed: int = 0,
 ) -> Tuned:
-    """Choose `VanillaSettings` for a reference set, and give it its background statistics.
+    """Choose the settings of a reference set, solve it where that is better, and give it its background statistics.
 
     Args:
         references: the set.
         background: unrelated images, embedded by the same encoder; they calibrate similarities and give the target.
             None = the set's own images, which gate well only where they show many different things.
         closed: every image to come shows one of the things that the set names: no gate and no target.
+        solve: solve the set where that is better; else it is blended by Vanilla, which versions before can read.
         seed: of the samples taken from large sets.
 
     Raises:
@@ -137,8 +150,22 @@ def tune(
             chosen = OFF
     elif _known_already(own, background):
         chosen, rule = OFF, "known already"
+    references = references.with_vanilla(dataclasses.asdict(chosen))
+    solved = _solved(references, background, closed, target=usual.target) if solve else None
+    if solved is not None and _is_better(solved, own.hits(chosen) if rule == "leave-one-out" else None):
+        return Tuned(
+            references=with_solved_weights(references, solved.settings),
+            settings=solved.settings,
+            rule="cross-validation" if len(solved.hits) else "usual weights",
+            items=len(solved.hits),
+            texts=len(own.texts),
+            before=float((solved.before if len(solved.hits) else before).mean()),
+            after=float((solved.hits if len(solved.hits) else before).mean()),
+            background=len(background) if background is not None else 0,
+            background_gate=opened_by(references, background, solved.settings) if background is not None else 0.0,
+        )
     return Tuned(
-        references=references.with_vanilla(dataclasses.asdict(chosen)),
+        references=references,
         settings=chosen,
         rule=rule,
         items=len(own),
@@ -148,6 +175,28 @@ def tune(
         background=len(background) if background is not None else 0,
         background_gate=_background_gate(references, background, chosen) if background is not None else 0.0,
     )
+
+
+def _solved(
+    references: ReferenceSet, background: ReferenceSet | None, closed: bool, *, target: float
+) -> SolvedChoice | None:
+    """Choose the settings of solved references; None where a set cannot be solved."""
+    if not solvable(references):
+        return None
+    if closed:
+        return choose_closed(references, whitened=background is not None)
+    return choose_open(references, background, target=target)
+
+
+def _is_better(solved: SolvedChoice, vanilla: npt.NDArray[np.float64] | None) -> bool:
+    """Whether solved references help, and Vanilla with these answers is not clearly better."""
+    if not len(solved.hits):
+        return True
+    if not _beats(solved.hits, solved.before):
+        return False
+    if vanilla is None or len(vanilla) != len(solved.hits):
+        return True
+    return not _beats(vanilla, solved.hits)
 
 
 def gated_if_single(references: ReferenceSet) -> ReferenceSet:
@@ -237,7 +286,7 @@ def _beats(after: npt.NDArray[np.float64], before: npt.NDArray[np.float64]) -> b
 
 def _background_gate(references: ReferenceSet, background: ReferenceSet, settings: VanillaSettings) -> float:
     """Mean gate of the background images that are not in the set."""
-    if not (settings.w_img or settings.w_txt):
+    if settings.off:
         return 0.0
     z_scores = _nearest_to_background(references, background)[1]
     return float(gate(z_scores, floor=settings.floor, ramp=settings.ramp).mean()) if len(z_scores) else 0.0

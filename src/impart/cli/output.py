@@ -28,7 +28,7 @@ _LONGEST_TITLE = 80
 _LISTS = ("names", "steps", "moments", "near_copies", "also_at")
 _NAMES = ("rank", "path", "start_s", "end_s", "timecode", "score", "strong", "best_s", "scene_start_s", "scene_end_s")
 _FEW = 3  # hits shown where none is strong
-_WHY = "+ reference pair: weight of its image or text in the moment's vector (own weight 1), similarity"
+_WHY = "+ reference pair (- against the name): weight in the moment's vector (own weight 1), similarity"
 
 
 class Format(StrEnum):
@@ -218,7 +218,8 @@ def _print_table(answer: Answer, *, why: bool) -> None:
             for reason in hit.why:
                 parts = (("image", reason.weight_img), ("text", reason.weight_txt))
                 weights = [f"{part} {weight:.3f}" for part, weight in parts if f"{abs(weight):.3f}" != "0.000"]
-                note = f"  + {reason.text}  ({', '.join([*weights, f'similarity {reason.similarity:.2f}'])})"
+                sign = "+" if reason.weight_img + reason.weight_txt >= 0 else "-"
+                note = f"  {sign} {reason.text}  ({', '.join([*weights, f'similarity {reason.similarity:.2f}'])})"
                 table.add_row("", "", "", "", f"[dim]{escape(note)}[/dim]")
             if not hit.why:
                 table.add_row("", "", "", "", "[dim]  no reference pair was blended in[/dim]")

@@ -24,7 +24,7 @@ from impart.cli.options import (
     engine_of,
 )
 from impart.cli.output import settings_in_words
-from impart.config import IndexKind, Storage
+from impart.config import IndexKind, SolvedSettings, Storage, VanillaSettings
 from impart.errors import ReferenceSetError, VideoIndexError
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def tune(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the choice without storing it.")] = False,
 ) -> None:
-    """Choose K, weights and tau by leave-one-out on the set itself; augmentation may be switched off."""
+    """Solve the set, or choose K, weights and tau, by cross-validation on the set itself; it may be switched off."""
     from impart.refset.refset import ReferenceSet
 
     references = _tune(ReferenceSet.open(path), background, closed=closed)
@@ -368,11 +368,16 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
     )
     tuned = tune_set(references, background=unrelated, closed=closed)
     chosen = tuned.settings
-    off = not (chosen.w_img or chosen.w_txt)
-    print(f"blending: {'off, it would not help' if off else settings_in_words(dataclasses.asdict(chosen))}")
+    off = chosen.off
+    print(f"blending: {'off, it would not help' if off else _in_words(chosen)}")
     if tuned.rule == "leave-one-out":
         print(
             f"  chosen by leave-one-out: of {tuned.items} own images, each without its own row, "
+            f"{100 * tuned.before:.1f}% -> {100 * tuned.after:.1f}% right among {tuned.texts} texts"
+        )
+    elif tuned.rule == "cross-validation":
+        print(
+            f"  chosen by cross-validation: of {tuned.items} own images, one of each name left out at a time, "
             f"{100 * tuned.before:.1f}% -> {100 * tuned.after:.1f}% right among {tuned.texts} texts"
         )
     elif tuned.rule == "known already":
@@ -410,8 +415,14 @@ def _print_info(references: ReferenceSet, path: Path, *, asked: str = "exact") -
         print(f"  failed     {manifest.failed} (failures.csv)")
     blending = "not tuned: the paper's settings"
     if (chosen := settings_of(references)) is not None:
-        blending = settings_in_words(dataclasses.asdict(chosen))
+        blending = _in_words(chosen)
     print(f"  blending   {blending}")
+
+
+def _in_words(settings: VanillaSettings | SolvedSettings) -> str:
+    """Name the blender and its settings; those of Vanilla alone, as ever."""
+    kind = "solved, " if isinstance(settings, SolvedSettings) else ""
+    return kind + settings_in_words(dataclasses.asdict(settings))
 
 
 def _report_same_images(references: ReferenceSet) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from impart.blending.encoder import AugmentedEncoder, augment, settings_of
 from impart.blending.ram_checkpoint import encoder_id_of, open_ram, references_of
-from impart.config import RamSettings, VanillaSettings
+from impart.config import RamSettings, SolvedSettings, VanillaSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.encoders.bundled import bundled
 from impart.errors import ConfigError, DataError, EncoderMismatchError
@@ -286,9 +286,11 @@ def _encoder_words(encoder: Encoder) -> str:
     return f"{traits.id}: {traits.dim} numbers, {traits.image_size_px} px"
 
 
-def _words(settings: VanillaSettings | RamSettings) -> str:
+def _words(settings: VanillaSettings | SolvedSettings | RamSettings) -> str:
     if isinstance(settings, VanillaSettings):
         words = f"K {settings.k}, image {settings.w_img:g}, text {settings.w_txt:g}"
         return words + (f", tau {settings.tau:g}, floor {settings.floor:g}" if settings.tau or settings.floor else "")
+    if isinstance(settings, SolvedSettings):
+        return f"solved, alpha {settings.alpha:g}, beta {settings.beta:g}, lambda {settings.lam:g}"
     size = f"{settings.layers} layer(s), {settings.heads} heads"
     return f"form {settings.form}, K {settings.k}, {size}, norm {settings.norm}"

@@ -58,6 +58,10 @@ def check_set(folder: Path) -> list[SetFault]:
         _ = references.given_znorm
     except ReferenceSetError as error:
         faults.append(SetFault(file=folder / manifest.znorm, wrong=str(error), derived=False))
+    try:
+        _ = references.solved_weights
+    except ReferenceSetError as error:
+        faults.append(SetFault(file=folder / manifest.weights, wrong=str(error), derived=True))
     kind = kind_of(manifest.index["kind"], manifest.count)
     if kind != "exact":
         file = folder / f"{path.stem}.{kind}"

@@ -70,6 +70,7 @@ def merge(parts: Sequence[RowsAndManifest]) -> RowsAndManifest:
         duplicates=sum(manifest.count for manifest in manifests) - writer.count,
         notes=tuple(dict.fromkeys(note for manifest in manifests for note in manifest.notes)),
         vanilla=None,
+        solved=None,
     )
 
 
@@ -126,6 +127,7 @@ def _finished(writer: RowWriter, origin: ReferenceSetManifest, **changes: Any) -
         sources=writer.sources,
         znorm="",
         own_znorm=False,
+        weights="",
         versions=library_versions(),
         **changes,
     )

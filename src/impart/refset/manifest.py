@@ -17,10 +17,14 @@ from impart.validation import build, check_value
 
 __all__ = ["MANIFEST", "SCHEMA_VERSION", "ReferenceSetManifest", "artefact_in", "check_target"]
 
-SCHEMA_VERSION = 2
-"""Newest version of the layout. A set whose index is of a kind of version 1 is written as version 1."""
+SCHEMA_VERSION = 3
+"""Newest version of the layout. A set is written as the oldest version that has all it needs.
+
+Version 2 has indexes of kind `ivfpq`, version 3 solved references.
+"""
 MANIFEST = "manifest.json"
 _KINDS_OF_SCHEMA_2 = ("ivfpq",)
+_KEYS_OF_SCHEMA_3 = ("solved", "weights")
 
 _UNFINISHED = (".pairs-building.", ".pairs-resume", ".rest.")
 _DIGEST = "[0-9a-f]{16}"
@@ -28,6 +32,7 @@ _FORMS = {
     "fingerprint": re.compile("[0-9a-f]{64}"),
     "data": re.compile(f"pairs-{_DIGEST}[.]arrow"),
     "znorm": re.compile(f"cohort-{_DIGEST}[.]npy|"),
+    "weights": re.compile(f"solved-{_DIGEST}[.]npy|"),
 }
 """Forms of what becomes part of a path: nothing outside the folder is ever read, replaced or deleted through it."""
 
@@ -109,6 +114,9 @@ class ReferenceSetManifest:
         znorm: file with the statistics of the background set; empty = computed from the set's own images.
         own_znorm: the statistics in that file are those of the set's own images: a large set keeps them.
         vanilla: settings that `refset tune` or the model's recipe chose for this set; None = not tuned.
+        solved: settings of solved references (`impart.blending.solved`), which blend the set in place of
+            `vanilla`; None = not solved.
+        weights: file with the solved weights; empty = they are computed from the rows.
         versions: of the libraries that wrote it.
         schema: version of the layout that was read.
     """
@@ -132,6 +140,8 @@ class ReferenceSetManifest:
     znorm: str = ""
     own_znorm: bool = False
     vanilla: dict[str, Any] | None = None
+    solved: dict[str, Any] | None = None
+    weights: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
 
@@ -189,6 +199,11 @@ class ReferenceSetManifest:
 
     def as_dict(self) -> dict[str, Any]:
         """Fields under their keys in `manifest.json`."""
-        needed = SCHEMA_VERSION if self.index["kind"] in _KINDS_OF_SCHEMA_2 else 1
-        fields = dataclasses.asdict(self) | {"schema": needed}
+        fields = dataclasses.asdict(self)
+        if self.solved is not None:
+            needed = 3
+        else:
+            fields = {name: value for name, value in fields.items() if name not in _KEYS_OF_SCHEMA_3}
+            needed = 2 if self.index["kind"] in _KINDS_OF_SCHEMA_2 else 1
+        fields |= {"schema": needed}
         return {_KEY_OF_FIELD.get(name, name): value for name, value in fields.items()}

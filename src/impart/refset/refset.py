@@ -34,8 +34,10 @@ from impart.refset.storage import (
     RowWriter,
     StoredTable,
     file_name,
+    load_weights,
     pieces,
     read_rows,
+    save_weights,
     vectors,
     write_rows,
 )
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["ReferenceSet"]
 
 _HEX = "[0-9a-f]" * 16
-_KINDS = ("pairs", ".pairs", "cohort", ".cohort")
+_KINDS = ("pairs", ".pairs", "cohort", ".cohort", "solved", ".solved")
 _OWN_FILES = (*(f"{kind}-{_HEX}.*" for kind in _KINDS), ".pairs-building.*", ".manifest.json.*.part")
 """Patterns of the files of a set; other files of its folder belong to others."""
 
@@ -84,11 +86,13 @@ class ReferenceSet:
         *,
         folder: Path | None = None,
         znorm: ZNorm | None = None,
+        weights: Float32 | None = None,
         file: MappedFile | None = None,
     ) -> None:
         self._data = data
         self._folder = folder
         self._znorm = znorm
+        self._weights = weights
         self._file = file
         self.manifest = manifest
 
@@ -295,6 +299,13 @@ class ReferenceSet:
         return stored
 
     @cached_property
+    def solved_weights(self) -> Float32 | None:
+        """Weights (N, C) that `with_solved` stored; None = they are computed from the rows."""
+        if self._weights is not None or not self.manifest.weights or self._folder is None:
+            return self._weights
+        return load_weights(self._folder / self.manifest.weights)
+
+    @cached_property
     def index(self) -> PairIndex:
         """Nearest-neighbour index over the retrieval embeddings; an approximate one is stored beside the table."""
         return PairIndex(
@@ -370,11 +381,13 @@ class ReferenceSet:
             if self._index_kind != "exact" and not (folder / self._index_name).is_file():
                 self.index.write(folder / self._index_name)
             znorm, own = self._save_znorm(folder)
-            dataclasses.replace(self.manifest, data=data, name=name, znorm=znorm, own_znorm=own).write(folder)
+            weights = "" if self.solved_weights is None else save_weights(self.solved_weights, folder)
+            places = {"data": data, "znorm": znorm, "own_znorm": own, "weights": weights}
+            dataclasses.replace(self.manifest, name=name, **places).write(folder)
         except OSError as error:
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror or error}") from error
         # Files of earlier sets and of killed writers; one that another process still maps may remain.
-        keep = {data.removesuffix(".arrow"), znorm.removesuffix(".npy")}
+        keep = {data.removesuffix(".arrow"), znorm.removesuffix(".npy"), weights.removesuffix(".npy")}
         remove_stale(folder, _OWN_FILES, keep=keep)
         return folder
 
@@ -388,12 +401,22 @@ class ReferenceSet:
         return name, own
 
     def with_vanilla(self, settings: dict[str, Any] | None) -> ReferenceSet:
-        """Return the set with other blending settings in the manifest."""
-        return self._replaced(vanilla=settings)
+        """Return the set with other blending settings in the manifest; those of solved references are dropped."""
+        return self._replaced(vanilla=settings, solved=None, weights="")
+
+    def with_solved(self, settings: dict[str, Any], weights: Float32) -> ReferenceSet:
+        """Return the set with solved weights (N, C) and their settings; those of Vanilla stay beside them.
+
+        `impart.blending.solved` computes them. They belong to these rows: `take` and `without` keep the settings alone.
+        """
+        assert len(weights) == len(self), (weights.shape, len(self))
+        chosen = self._replaced(solved=settings, weights="")
+        chosen._weights = np.ascontiguousarray(weights, dtype=np.float32)
+        return chosen
 
     def with_znorm(self, znorm: ZNorm | None) -> ReferenceSet:
         """Return the set with other background statistics; None = those of its own images."""
-        manifest = dataclasses.replace(self.manifest, znorm="", own_znorm=False)
+        manifest = dataclasses.replace(self.manifest, znorm="", own_znorm=False, weights="")
         return ReferenceSet(self._data, manifest, folder=self._folder, znorm=znorm, file=self._file)
 
     def named(self, name: str) -> ReferenceSet:
@@ -452,7 +475,9 @@ class ReferenceSet:
 
     def _replaced(self, **changes: Any) -> ReferenceSet:
         manifest = dataclasses.replace(self.manifest, **changes)
-        return ReferenceSet(self._data, manifest, folder=self._folder, znorm=self._znorm, file=self._file)
+        weights = None if "weights" in changes else self._weights
+        given = {"znorm": self._znorm, "weights": weights, "file": self._file}
+        return ReferenceSet(self._data, manifest, folder=self._folder, **given)
 
     def _indexed(self, kind: str) -> ReferenceSet:
         """Return the set with this kind of index; the recall of an approximate one is measured."""

@@ -35,8 +35,10 @@ __all__ = [
     "StoredTable",
     "file_name",
     "fingerprint_of",
+    "load_weights",
     "pieces",
     "read_rows",
+    "save_weights",
     "vectors",
     "write_rows",
 ]
@@ -310,3 +312,32 @@ def vectors(data: pa.Table, column: str) -> npt.NDArray[Any]:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else np.empty((0, data.schema.field(column).type.list_size), np.float32)
+
+
+def save_weights(weights: npt.NDArray[np.float32], folder: Path) -> str:
+    """Write solved weights (N, C), unless they are there, and return the name of the file, which has their digest."""
+    path = folder / f"solved-{_digest_of(weights)}.npy"
+    if not path.is_file():
+        with atomic_path(path) as part, part.open("wb") as file:
+            np.save(file, weights)
+    return path.name
+
+
+def load_weights(path: Path) -> npt.NDArray[np.float32]:
+    """Read what `save_weights` wrote.
+
+    Raises:
+        ReferenceSetError: the file is missing or damaged.
+    """
+    remedy = "Tune the set again (impart refset tune SET), or restore the file from a copy"
+    try:
+        stored: npt.NDArray[np.float32] = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise ReferenceSetError(f"{path} cannot be read: {error}. {remedy}") from error
+    if _digest_of(stored) not in path.name:
+        raise ReferenceSetError(f"{path} is damaged: it has other weights than its name states. {remedy}")
+    return stored
+
+
+def _digest_of(weights: npt.NDArray[np.float32]) -> str:
+    return sha256_hex(weights.tobytes(), str(weights.shape))[:16]

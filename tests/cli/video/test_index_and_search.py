@@ -127,10 +127,12 @@ def test_a_long_text_takes_one_line_of_the_table(index: Path) -> None:
 def test_reasons_name_only_weights_that_count(capsys: pytest.CaptureFixture[str]) -> None:
     reason = Reason(text="skis", source="", weight_img=0.0, weight_txt=0.02, similarity=0.8)
     times = {"start_s": 0, "end_s": 1, "best_s": 0, "scene_start_s": 0, "scene_end_s": 1, "video_s": 1}
-    hit = Hit(rank=1, path=Path("a.mp4"), score=0.3, video_id="", why=(reason,), **times)
+    against = Reason(text="slide", source="", weight_img=0.0, weight_txt=-0.01, similarity=0.7)  # of a solved set
+    hit = Hit(rank=1, path=Path("a.mp4"), score=0.3, video_id="", why=(reason, against), **times)
     print_answers([Answer(query="snow", hits=[hit], extra={})], Format.table, why=True)
     printed = capsys.readouterr().out
     assert "+ skis  (text 0.020, similarity 0.80)" in printed
+    assert "- slide  (text -0.010, similarity 0.70)" in printed
     assert "the moment's vector" in printed.splitlines()[-1]
     assert max(map(len, printed.splitlines())) <= 100
 

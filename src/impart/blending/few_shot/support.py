@@ -80,18 +80,27 @@ class FewShot(Protocol):
         ...
 
 
-def dual_texts(texts: Float32) -> Float32:
+def dual_texts(texts: Float32, *, ridge: float = 0.0) -> Float32:
     """Compute the dual vectors (C, D) of texts (C, D): the rows of the transposed pseudo-inverse.
 
     They decorrelate the texts: an amount of d_c changes the product with t_c alone. With more texts than dimensions, or
     with equal texts, this holds in the least-squares sense.
+
+    Args:
+        texts: L2-normalised.
+        ridge: added to the diagonal of the Gram matrix of the texts, so that the duals of texts that are nearly equal
+            stay short. They are scaled so that d_c . t_c is 1 on average. A large ridge gives the texts themselves.
 
     >>> import numpy as np
     >>> texts = np.array([[1, 0, 0], [0.6, 0.8, 0]], dtype=np.float32)
     >>> (dual_texts(texts) @ texts.T).round(3).tolist()
     [[1.0, 0.0], [-0.0, 1.0]]
     """
-    return np.linalg.pinv(texts.astype(np.float64), rcond=1e-6).T.astype(np.float32)
+    exact = texts.astype(np.float64)
+    if not ridge:
+        return np.linalg.pinv(exact, rcond=1e-6).T.astype(np.float32)
+    duals = np.linalg.solve(exact @ exact.T + ridge * np.eye(len(exact)), exact)
+    return (duals / (duals * exact).sum(axis=1).mean()).astype(np.float32)
 
 
 def augmented(embeddings: Float32, offsets: Float32, duals: Float32, *, scale: float = LOGIT_SCALE) -> Float32:

@@ -20,7 +20,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.encoder import settings_of
+from impart.blending.encoder import vanilla_of
 from impart.blending.questions import own_questions
 from impart.blending.tune import USUAL
 from impart.blending.vanilla import Vanilla, mixture, within_target
@@ -237,10 +237,10 @@ def _around(references: ReferenceSet, around: Around) -> tuple[VanillaSettings, 
         return VanillaSettings(), ""
     if around == "usual":
         return USUAL, ""
-    settings = settings_of(references)
+    settings = vanilla_of(references.manifest)
     if settings is None:
         return VanillaSettings(), "the set is not tuned: swept around the paper's settings"
-    if not (settings.w_img or settings.w_txt):
+    if settings.off:
         return USUAL, "the set's own settings are off (tuning found no gain): swept around the usual settings"
     return settings, ""
 

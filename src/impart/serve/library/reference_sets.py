@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from impart.config import RamSettings, VanillaSettings
+from impart.blending.encoder import settings_in
+from impart.config import RamSettings, SolvedSettings, VanillaSettings
 from impart.encoders.bundled import bundled
-from impart.errors import ConfigError, ReferenceSetError
+from impart.errors import ReferenceSetError
 from impart.refset.manifest import MANIFEST, ReferenceSetManifest
 from impart.refset.refset import ReferenceSet
-from impart.validation import build
 from impart.video.index.manifest import IndexManifest
 
 __all__ = ["NONE", "KnownSet", "KnownSets", "in_words", "known_sets", "pair_file"]
@@ -97,7 +97,7 @@ def known_sets(index: Path, manifest: IndexManifest, folders: Sequence[Path]) ->
     )
 
 
-def in_words(settings: VanillaSettings | RamSettings) -> str:
+def in_words(settings: VanillaSettings | SolvedSettings | RamSettings) -> str:
     """Describe the settings of a blend.
 
     >>> in_words(VanillaSettings(k=4, w_img=0.0, w_txt=0.02, floor=4.0))
@@ -105,7 +105,10 @@ def in_words(settings: VanillaSettings | RamSettings) -> str:
     """
     if isinstance(settings, RamSettings):
         return f"blended in by a trained RAM of {settings.layers} layers"
-    if not settings.w_img and not settings.w_txt:
+    if isinstance(settings, SolvedSettings):
+        gated = f", only those with a z-score of at least {settings.floor:g}" if settings.floor else ""
+        return f"solved: all pairs weigh together, {settings.alpha / 100:g} for a sure name{gated}"
+    if settings.off:
         return "nothing is blended in: it would not help"
     neighbours = "1 neighbour" if settings.k == 1 else f"{settings.k} neighbours"
     words = f"{neighbours}, weight of their images {settings.w_img:g}, of their texts {settings.w_txt:g}"
@@ -154,11 +157,7 @@ def _known(folder: Path, origin: Origin, manifest: IndexManifest) -> KnownSet:
         raise ReferenceSetError(
             f"it was made with encoder {of_set.encoder_id!r}, the index with {manifest.encoder_id!r}: build it again"
         )
-    stored = of_set.vanilla
-    try:
-        settings = VanillaSettings() if stored is None else build(VanillaSettings, stored, where="its manifest.json")
-    except ConfigError as error:
-        raise ReferenceSetError(f"its settings are damaged: {error}") from error
+    settings = settings_in(of_set) or VanillaSettings()
     return KnownSet(
         id=of_set.fingerprint[:16],
         name=of_set.name or folder.name,

@@ -121,7 +121,7 @@ class ReasonOut(BaseModel):
     text: str
     source: str
     weight_img: float
-    weight_txt: float
+    weight_txt: float = Field(description="Below zero where a pair of a solved set speaks against the name.")
     similarity: float | None = Field(description="Cosine of the retrieval embeddings; null = no longer known.")
     row: int = Field(description="Row of the pair in the reference set; see `/references/pairs/{row}.webp`.")
 

@@ -14,11 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
-from impart.blending.encoder import AugmentedEncoder, settings_of
+from impart.blending.encoder import AugmentedEncoder, blender_of
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.tune import gated_if_single
-from impart.blending.vanilla import Vanilla
-from impart.config import By, Group, Settings, VanillaSettings
+from impart.config import By, Group, Settings, SolvedSettings, VanillaSettings
 from impart.encoders.base import Encoder, ImageInput
 from impart.errors import EncoderError, VideoIndexError
 from impart.files import library_versions, now
@@ -376,7 +375,7 @@ class VideoIndex:
     def use_references(
         self,
         references: ReferenceSet | None,
-        settings: VanillaSettings | None = None,
+        settings: VanillaSettings | SolvedSettings | None = None,
         *,
         ram: LearnedRam | None = None,
     ) -> None:
@@ -397,7 +396,7 @@ class VideoIndex:
         if references is not None:
             if ram is None and settings is None:
                 references = gated_if_single(references)
-            blending = ram or Vanilla(settings or settings_of(references) or VanillaSettings())
+            blending = ram or blender_of(references, settings)
             encoder = AugmentedEncoder(base, references, blending)
         with Writer(self._store) as writer:
             switch(writer, encoder)

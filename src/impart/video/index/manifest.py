@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from impart.config import DecodeSettings, IndexSettings, RamSettings, VanillaSettings
+from impart.config import DecodeSettings, IndexSettings, RamSettings, SolvedSettings, VanillaSettings
 from impart.errors import ConfigError, VideoIndexError
 from impart.files import write_atomic, write_json_atomic
 from impart.validation import build
@@ -40,23 +40,27 @@ _PLACES = {
 """Forms of the paths in a manifest: nothing outside the index is ever read, replaced or deleted through one."""
 
 
+_SETTINGS = {"vanilla": VanillaSettings, "solved": SolvedSettings, "ram": RamSettings}
+_DENSE = ("solved", "ram")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """The reference set in force, and how it is blended in.
 
     Attributes:
-        name: of the blender, `vanilla` or `ram`.
+        name: of the blender, `vanilla`, `solved` or `ram`.
         fingerprint: of base encoder, references and settings together.
         settings: of the blender.
         references_name, references_fingerprint: of the set.
         folder: copy of the set, relative to the index.
         table: name of the neighbours table.
-        graph: copy of the RAM's `ram.onnx`, relative to the index; empty for Vanilla.
+        graph: copy of the RAM's `ram.onnx`, relative to the index; empty without a RAM.
     """
 
     name: str
     fingerprint: str
-    settings: VanillaSettings | RamSettings
+    settings: VanillaSettings | SolvedSettings | RamSettings
     references_name: str
     references_fingerprint: str
     folder: str
@@ -65,8 +69,8 @@ class Augmentation:
 
     @property
     def dense(self) -> bool:
-        """Whether the table stores the added vectors: what a RAM adds is no sum of reference embeddings."""
-        return self.name == "ram"
+        """Whether the table stores the added vectors: solved references and RAMs add no sum of a few embeddings."""
+        return self.name in _DENSE
 
     @classmethod
     def from_dict(cls, values: Any, *, where: str) -> Augmentation:
@@ -77,7 +81,7 @@ class Augmentation:
         """
         if not isinstance(values, dict):
             raise ConfigError(f"{where}: augmentation is {values!r}, but must be a table or null")
-        kind: Any = RamSettings if values.get("name") == "ram" else VanillaSettings
+        kind: Any = _SETTINGS.get(str(values.get("name")), VanillaSettings)
         settings = build(kind, values.get("settings"), where=where, name="augmentation.settings")
         for name, form in _PLACES.items():
             if not form.fullmatch(str(values.get(name, ""))):

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from impart.blending.base import Blender
-from impart.blending.encoder import AugmentedEncoder
+from impart.blending.encoder import AugmentedEncoder, blender_of
 from impart.blending.ram_onnx import LearnedRam
-from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderError, EncoderMismatchError, ReferenceSetError, VideoIndexError
@@ -72,7 +71,7 @@ def with_references(base: Encoder, folder: Path, manifest: IndexManifest) -> Enc
             if blending.digest[:16] != Path(augmentation.graph).stem:
                 raise EncoderError(f"{blending.path} is damaged")
         else:
-            blending = Vanilla(settings)
+            blending = blender_of(references, settings)
         return AugmentedEncoder(base, references, blending)
     except (ReferenceSetError, EncoderError) as error:
         what = "SET, or the checkpoint of the RAM," if isinstance(settings, RamSettings) else "SET"
@@ -121,7 +120,8 @@ def install(store: Store, encoder: AugmentedEncoder) -> Augmentation:
     with store.errors("write to"), publishing(store.folder, "references", "rams"):
         folder = store.folder / augmentation.folder
         if not _is_copy(folder, encoder.references):
-            shutil.rmtree(folder, ignore_errors=True)  # damaged, or of an interrupted run
+            if not _has_rows(folder, encoder.references):
+                shutil.rmtree(folder, ignore_errors=True)  # damaged, or of an interrupted run
             encoder.references.save(folder)
             if not _is_copy(folder, encoder.references):
                 raise OSError(f"the copy of the reference set in {folder} cannot be read back: is the disk failing?")
@@ -131,7 +131,17 @@ def install(store: Store, encoder: AugmentedEncoder) -> Augmentation:
 
 
 def _is_copy(folder: Path, references: ReferenceSet) -> bool:
-    """Whether a folder contains a whole copy of a reference set."""
+    """Whether a folder contains a whole copy of a reference set, tuned alike."""
+    try:
+        copy, given = ReferenceSet.open(folder).manifest, references.manifest
+        _ = ReferenceSet.open(folder).solved_weights  # raises where it is damaged
+        return _has_rows(folder, references) and (copy.vanilla, copy.solved) == (given.vanilla, given.solved)
+    except ReferenceSetError:
+        return False
+
+
+def _has_rows(folder: Path, references: ReferenceSet) -> bool:
+    """Whether a folder contains the rows and the background statistics of a reference set."""
     try:
         copy = ReferenceSet.open(folder)
         return copy.fingerprint == references.fingerprint and copy.znorm.digest == references.znorm.digest

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from impart.config import RamSettings, VanillaSettings
+from impart.config import RamSettings, SolvedSettings, VanillaSettings
 from impart.video.crops.store import CropStore, key_of
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.pause import is_paused
@@ -50,7 +50,7 @@ class IndexStats:
     encoder_id: str
     encoder_fingerprint: str
     references: str | None
-    blending: VanillaSettings | RamSettings | None
+    blending: VanillaSettings | SolvedSettings | RamSettings | None
     paused: bool
 
     @classmethod

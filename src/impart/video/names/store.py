@@ -283,7 +283,9 @@ class NameStore:
 
     def _save(self, references: ReferenceSet, manifest: IndexManifest, *, replaces: TaughtNames) -> TaughtNames:
         background = bundled_background(manifest.encoder_id, fingerprint=manifest.encoder_fingerprint)
-        tuned = tune(references, background=background).references  # as a reference set it is gated as well
+        tuned = tune(
+            references, background=background, solve=False
+        ).references  # as a reference set it is gated as well
         if self.state() != replaces.state:  # an older version of IMPART holds the lock of the index, not this one
             raise IndexLockedError(f"another process taught names to the index {self.index} meanwhile: try again")
         try:

@@ -17,7 +17,9 @@ class Reason:
 
     Attributes:
         text, source: of the pair.
-        weight_img, weight_txt: weights of its image and text embedding in the sum; the segment's own weight is 1.
+        weight_img, weight_txt: weights of its image and text embedding in the sum; the segment's own weight is 1. Of
+            solved references `weight_txt` is the amount, of either sign, that the pair adds to the product of the
+            segment with the text of the name that they predict together.
         similarity: cosine of the retrieval embeddings of segment and pair; NaN where the video was replaced meanwhile.
         row: of the pair in the reference set.
     """

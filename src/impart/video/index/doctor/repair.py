@@ -15,6 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from impart.blending.encoder import settings_of
+from impart.blending.solved import with_solved_weights
+from impart.config import SolvedSettings
 from impart.errors import ReferenceSetError, VideoIndexError
 from impart.files import move_synced, sync, write_atomic
 from impart.refset.check import check_set, made_again
@@ -117,7 +120,7 @@ def put_back(folder: Path) -> None:
 
 
 def repair_references(folder: Path, report: CheckReport) -> Restored:
-    """Make again what of a reference set can be: its nearest-neighbour index.
+    """Make again what of a reference set can be: its nearest-neighbour index and its solved weights.
 
     Args:
         report: of `check_references`.
@@ -130,7 +133,12 @@ def repair_references(folder: Path, report: CheckReport) -> Restored:
         if damage.needs == "index" and damage.file.name != MANIFEST:
             damage.file.unlink(missing_ok=True)
             references = ReferenceSet.open(folder)
-            references.index.write(damage.file)
+            if damage.file.name == references.manifest.weights:
+                stored = settings_of(references)
+                assert isinstance(stored, SolvedSettings)
+                with_solved_weights(references, stored).save(folder)
+            else:
+                references.index.write(damage.file)
             done.append(f"{damage.file} made again")
         else:
             left.append(f"{damage.file} {damage.wrong}")

@@ -45,13 +45,13 @@ function reasons({ pairs, references }, hit) {
     const why = references === null ? "No reference set is in force." : `No pair of the reference set ${references} is near enough to it.`;
     return [named, h("p", {}, "Nothing was blended into this frame: the query was compared with the frame alone."), h("p", { class: "soft" }, why)];
   }
-  const most = Math.max(...pairs.flatMap((pair) => [pair.weight_img, pair.weight_txt]), 1e-9);
+  const most = Math.max(...pairs.flatMap((pair) => [pair.weight_img, pair.weight_txt].map(Math.abs)), 1e-9);
   return [
     named,
     h(
       "p",
       {},
-      "These pairs are nearest to the frame. Their images and texts are blended into it with the weights shown; the frame itself has weight 1.",
+      "These pairs are nearest to the frame. Their images and texts are blended into it with the weights shown; the frame itself has weight 1. A weight below zero speaks against the name that the others support.",
     ),
     h("p", { class: "soft" }, `Reference set: ${references ?? "none"}`),
     h(
@@ -88,7 +88,8 @@ function card(pair, most) {
 
 function bar(label, weight, most) {
   const fillOf = h("i");
-  fillOf.style.setProperty("width", `${(100 * Math.max(0, weight)) / most}%`);
+  fillOf.style.setProperty("width", `${(100 * Math.abs(weight)) / most}%`);
+  fillOf.classList.toggle("against", weight < 0);
   return h(
     "div",
     { class: "weight" },

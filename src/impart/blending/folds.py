@@ -1,0 +1,104 @@
+"""Cross-validation of solved references: leave one image of every name out, exactly and without fitting again.
+
+With leave-one-out, the name of the left-out image has one image fewer than the others, so that its prediction is low and
+the weight that is chosen too small. So one image of every name is left out at a time: fold j has the j-th image of each
+name in a random order. Answers are averaged over several orders.
+
+Two predictions are made of each image: by the other folds, and by the other folds without the references of its own
+name. The second one shows what the set does to an image of a thing that it does not name.
+
+With A the rows of other folds, P = (K_AA + lambda I)^-1 and w = k(x, A), the prediction of x is w P Y. Without the rows
+C of a name it is  w P Y - (w P)_C P_CC^-1 (P Y)_C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.blending.solved import Names, regularised_kernel
+from impart.config import SolvedSettings
+from impart.encoders.base import Float32
+from impart.refset.refset import ReferenceSet
+from impart.retrieval.znorm import ZNorm
+
+__all__ = ["Folded", "folded"]
+
+_FOLDS = 8
+_ORDERS = ((400, 4), (1000, 2))  # orders up to a size of the set; one above
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Predictions of Q reference images in one order.
+
+    Attributes:
+        known: (Q, C) without the images of the same fold.
+        unnamed: (Q, C) also without the references of the own name.
+        z_known, z_unnamed: (Q, 1) z-scores of the nearest references that are left.
+    """
+
+    known: Float32
+    unnamed: Float32
+    z_known: Float32
+    z_unnamed: Float32
+
+
+def folded(references: ReferenceSet, names: Names, settings: SolvedSettings, *, seed: int = 0) -> list[Folded]:
+    """Predict every reference image by the images of other folds, in several orders."""
+    matrix = regularised_kernel(references, settings)
+    retrieval = references.retrieval_embeddings
+    sims = retrieval @ retrieval.T
+    orders = next((count for size, count in _ORDERS if len(references) <= size), 1)
+    return [
+        _predict(matrix, sims, retrieval, names, references.znorm, fold=fold)
+        for fold in _orders(names.labels, orders, seed)
+    ]
+
+
+def _orders(labels: npt.NDArray[np.int64], count: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Number the folds (R,) of the rows at random, `count` times."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        fold = np.empty(len(labels), dtype=np.int64)
+        for label in range(labels.max() + 1):
+            own = rng.permutation(np.flatnonzero(labels == label))
+            fold[own] = np.arange(len(own)) % _FOLDS
+        yield fold
+
+
+def _predict(
+    matrix: npt.NDArray[np.float64],
+    sims: Float32,
+    retrieval: Float32,
+    names: Names,
+    background: ZNorm,
+    *,
+    fold: npt.NDArray[np.int64],
+) -> Folded:
+    labels, one_hot = names.labels, names.one_hot
+    known, unnamed = np.zeros_like(one_hot), np.zeros_like(one_hot)
+    nearest, others = np.full((len(labels), 1), -1, np.float32), np.full((len(labels), 1), -1, np.float32)
+    for number in range(fold.max() + 1):
+        left, kept = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        if not len(kept):
+            continue
+        inverse = np.linalg.inv(matrix[np.ix_(kept, kept)])
+        weights = inverse @ one_hot[kept]
+        similar = matrix[np.ix_(left, kept)]
+        products = similar @ inverse
+        known[left] = similar @ weights
+        unnamed[left] = known[left]
+        near = sims[np.ix_(left, kept)]
+        nearest[left, 0] = near.max(axis=1)
+        same = labels[left][:, None] == labels[kept]
+        others[left, 0] = np.where(same, -1, near).max(axis=1)
+        for label in np.unique(labels[left]):
+            images, own = np.flatnonzero(labels[left] == label), np.flatnonzero(labels[kept] == label)
+            if len(own):
+                without = np.linalg.solve(inverse[np.ix_(own, own)], weights[own])
+                unnamed[left[images]] -= (products[np.ix_(images, own)] @ without).astype(np.float32)
+    return Folded(known, unnamed, background.z_scores(retrieval, nearest), background.z_scores(retrieval, others))

@@ -1,0 +1,219 @@
+"""Tuning of solved references: choose `SolvedSettings` by cross-validation on the set itself (`impart.blending.folds`).
+
+Kernel, ridge and whitening are constant: to choose them too only adds noise (measured on other data sets than those of
+the evaluation: `docs/reference-sets.md`).
+
+**Closed**: alpha is chosen by accuracy, smoothed over its neighbours in the grid. One image per name leaves nothing to
+choose by: alpha is 96, or 24 where the plain model classifies most references correctly.
+
+**Open**: the gate on the largest prediction opens between the median and the 95% quantile of images whose own name was
+left out: these are what an unknown thing of the same kind gets. Then the floor of the z-score rises until both gates
+together are open by 5% at most for the background set, and until the set does little harm: leaving the own name out must
+cost less than 0.8 of what the own name gains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.blending.folds import Folded, folded
+from impart.blending.questions import ENOUGH, are_names, own_questions
+from impart.blending.solved import MOST_SOLVED, Fitted, Names, names_of
+from impart.blending.vanilla import gate
+from impart.config import SolvedSettings
+from impart.encoders.base import Float32, l2_normalise
+from impart.refset.refset import ReferenceSet
+from impart.retrieval.near_duplicates import BACKGROUND_COPY
+
+__all__ = ["SolvedChoice", "choose_closed", "choose_open", "opened_by", "solvable"]
+
+ALPHAS = (8.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0)
+_POWER = 0.2
+_FEW = 96.0  # alpha of a closed set with one image per name
+_FEW_KNOWN = 24.0  # ... that the plain model knows
+_KNOWN = 0.7  # accuracy from which it does
+_MOST_TRIED = 1500  # references of one cross-validation
+_OPEN_TO_BACKGROUND = 0.05  # largest mean of the gates
+_OPEN = SolvedSettings(alpha=512.0, text_ridge=0.3, floor=3.5, ramp=3.0)
+_QUANTILES = (0.5, 0.95)
+_STEP = 0.05
+_HARM = 0.8
+_HIGHEST = 8.0  # floor above which a set is not solved
+_DEBIAS = 0.2
+_INDEPENDENT = 1e-3  # least eigenvalue of the texts' products from which their duals are exact
+_CLOSED_RIDGE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolvedChoice:
+    """Chosen settings, and the answers of cross-validation.
+
+    Attributes:
+        settings: the choice.
+        hits: (Q,) share of the orders in which each question was answered correctly; empty without questions.
+        before: (Q,) 1 where the plain encoder answers correctly.
+    """
+
+    settings: SolvedSettings
+    hits: npt.NDArray[np.float64]
+    before: npt.NDArray[np.float64]
+
+
+def solvable(references: ReferenceSet) -> bool:
+    """Whether a set can be solved: at most `MOST_SOLVED` images, of two names or more, each with one name of few words."""
+    if not 2 <= len(references) <= MOST_SOLVED or len(np.unique(references.images)) < len(references):
+        return False
+    return are_names(references.texts) and len(set(references.texts)) > 1
+
+
+def choose_open(references: ReferenceSet, background: ReferenceSet | None, *, target: float) -> SolvedChoice | None:
+    """Choose the settings of a set for images of any kind.
+
+    Args:
+        references: a solvable set with its background statistics.
+        background: unrelated images; None = the gate follows from the set alone.
+        target: cosine of well encoded images with their texts.
+
+    Returns:
+        None where names have too few images to check the set, or where no floor keeps it from harm.
+    """
+    start = dataclasses.replace(_OPEN, power=_POWER if background is not None else 0.0, target=target)
+    trial = _Trial.of(references, start)
+    if len(trial.rows) < ENOUGH:
+        return None
+    low, high = np.quantile([one.unnamed.max(axis=1)[trial.rows] for one in trial.orders], _QUANTILES).round(3).tolist()
+    start = dataclasses.replace(start, low=max(low, 0.0), high=max(high, low + 0.01, 0.01))
+    floor = start.floor if background is None else _floor(references, background, start)
+    ungated = dataclasses.replace(start, floor=0.0)
+    known, unnamed = trial.added(ungated, unnamed=False), trial.added(ungated, unnamed=True)
+    while floor <= _HIGHEST:
+        settings = dataclasses.replace(start, floor=floor)
+        hits = trial.hits(known, settings, unnamed=False)
+        lost = trial.before - trial.hits(unnamed, settings, unnamed=True)
+        if lost.mean() <= _HARM * (hits - trial.before).mean():
+            return SolvedChoice(settings=settings, hits=hits, before=trial.before)
+        floor = round(floor + _STEP, 2)
+    return None
+
+
+def choose_closed(references: ReferenceSet, *, whitened: bool) -> SolvedChoice | None:
+    """Choose the settings of a closed set.
+
+    Args:
+        references: a solvable set with its background statistics.
+        whitened: the statistics are those of a background set.
+
+    Returns:
+        None where names have too few images to check the set, and more names than the embedding has numbers.
+    """
+    names = names_of(references)
+    least = np.linalg.eigvalsh(names.texts.astype(np.float64) @ names.texts.T)[0]
+    ridge = 0.0 if least >= _INDEPENDENT else _CLOSED_RIDGE
+    start = SolvedSettings(power=_POWER if whitened else 0.0, debias=_DEBIAS, text_ridge=ridge)
+    trial = _Trial.of(references, start)
+    if len(trial.rows) < ENOUGH:
+        if len(names.texts) > names.texts.shape[1]:
+            return None
+        v = l2_normalise(references.image_embeddings)
+        known = ((v @ names.texts.T).argmax(axis=1) == names.labels).mean() >= _KNOWN
+        none = np.zeros(0)
+        return SolvedChoice(
+            settings=dataclasses.replace(start, alpha=_FEW_KNOWN if known else _FEW), hits=none, before=none
+        )
+    candidates = [dataclasses.replace(start, alpha=alpha) for alpha in ALPHAS]
+    answers = [trial.hits(trial.added(one, unnamed=False), one, unnamed=False) for one in candidates]
+    means = np.array([one.mean() for one in answers])
+    padded = np.concatenate([means[:1], means, means[-1:]])
+    best = int((padded[:-2] / 4 + padded[1:-1] / 2 + padded[2:] / 4).argmax())
+    return SolvedChoice(settings=candidates[best], hits=answers[best], before=trial.before)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A set with its cross-validated predictions.
+
+    Attributes:
+        references: the set, or of a large one the questions alone.
+        names: of it.
+        rows: (Q,) rows of the questions: images that share their name with another.
+        orders: predictions.
+    """
+
+    references: ReferenceSet
+    names: Names
+    rows: npt.NDArray[np.int64]
+    orders: list[Folded]
+
+    @classmethod
+    def of(cls, references: ReferenceSet, settings: SolvedSettings) -> _Trial:
+        own = own_questions(references).rows
+        some = references if len(references) <= len(own) or len(references) <= _MOST_TRIED else references.take(own)
+        names = names_of(some)
+        rows = np.flatnonzero(np.bincount(names.labels)[names.labels] > 1)
+        orders = folded(some, names, settings) if len(rows) >= ENOUGH else []
+        return cls(some, names, rows, orders)
+
+    @cached_property
+    def before(self) -> npt.NDArray[np.float64]:
+        """(Q,) 1 where the plain encoder answers correctly."""
+        return self._right(self._v[self.rows])
+
+    def added(self, settings: SolvedSettings, *, unnamed: bool) -> list[Float32]:
+        """Compute what is added (Q, D) to the embeddings, per order."""
+        fitted = Fitted(self.references, settings)
+        vectors = []
+        for one in self.orders:
+            found, z_scores = (one.unnamed, one.z_unnamed) if unnamed else (one.known, one.z_known)
+            vectors.append(fitted.added(self._v[self.rows], found[self.rows], z_scores[self.rows])[0])
+        return vectors
+
+    def hits(self, added: list[Float32], settings: SolvedSettings, *, unnamed: bool) -> npt.NDArray[np.float64]:
+        """Compute the share of orders (Q,) in which a question is answered correctly, under the floor of the settings."""
+        total = np.zeros(len(self.rows))
+        for one, vectors in zip(self.orders, added, strict=True):
+            z_scores = (one.z_unnamed if unnamed else one.z_known)[self.rows]
+            opened = gate(z_scores, floor=settings.floor, ramp=settings.ramp)
+            total += self._right(self._v[self.rows] + vectors * opened[:, None])
+        return total / len(self.orders)
+
+    @cached_property
+    def _v(self) -> Float32:
+        return l2_normalise(self.references.image_embeddings)
+
+    def _right(self, v: Float32) -> npt.NDArray[np.float64]:
+        found = (v @ self.names.texts.T).argmax(axis=1)
+        return (found == self.names.labels[self.rows]).astype(np.float64)
+
+
+def _floor(references: ReferenceSet, background: ReferenceSet, settings: SolvedSettings) -> float:
+    """The lowest floor at which the gates are open by `_OPEN_TO_BACKGROUND` at most for unrelated images."""
+    z_scores, sure = _of_background(references, background, settings)
+    floor = settings.floor
+    while len(sure) and (gate(z_scores, floor=floor, ramp=settings.ramp) * sure).mean() > _OPEN_TO_BACKGROUND:
+        floor = round(floor + _STEP, 2)
+    return floor
+
+
+def opened_by(references: ReferenceSet, background: ReferenceSet, settings: SolvedSettings) -> float:
+    """Compute the mean of the gates over the background images that are not in the set."""
+    z_scores, sure = _of_background(references, background, settings)
+    opened = gate(z_scores, floor=settings.floor, ramp=settings.ramp) * sure
+    return float(opened.mean()) if len(sure) else 0.0
+
+
+def _of_background(
+    references: ReferenceSet, background: ReferenceSet, settings: SolvedSettings
+) -> tuple[Float32, Float32]:
+    """z-scores (M, 1) and gates on the prediction (M,) of the background images that are not in the set."""
+    retrieval = background.retrieval_embeddings
+    sims = references.search(retrieval, 1).sims
+    others = sims[:, 0] < BACKGROUND_COPY
+    retrieval, sims = retrieval[others], sims[others]
+    fitted = Fitted(references, settings)
+    sure = fitted.sure(fitted.similar(retrieval) @ fitted.weights)
+    return references.znorm.z_scores(retrieval, sims), sure
