@@ -39,12 +39,14 @@ class Support:
         retrieval: (R, Q) L2-normalised.
         labels: (R,) class number of each; every class has one reference at least.
         texts: (C, D) L2-normalised class embeddings.
+        prompts: (C, P, D) L2-normalised embeddings of each class in P prompts; None = the texts alone.
     """
 
     embeddings: Float32
     retrieval: Float32
     labels: npt.NDArray[np.int64]
     texts: Float32
+    prompts: Float32 | None = None
 
     def __post_init__(self) -> None:
         assert self.embeddings.shape == (len(self), self.texts.shape[1]), (self.embeddings.shape, self.texts.shape)
@@ -66,6 +68,19 @@ class Support:
     @property
     def images(self) -> ImageEmbeddings:
         return ImageEmbeddings(self.embeddings, self.retrieval)
+
+    def without_singles(self, offsets: Float32) -> Float32:
+        """Complete the offsets (R, C) of left-out references whose class has no other reference.
+
+        Such a class is not known by images: it gets the mean offset of the other classes, so that it can be chosen by
+        its name.
+        """
+        rows = np.flatnonzero(self.counts[self.labels] == 1)
+        own = self.labels[rows]
+        found = offsets.copy()
+        others = offsets[rows].sum(axis=1) - offsets[rows, own]
+        found[rows, own] = others / max(1, len(self.texts) - 1)
+        return found
 
 
 class FewShot(Protocol):
