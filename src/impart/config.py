@@ -76,7 +76,7 @@ FewShotMethod: TypeAlias = Literal[
     "vanilla",
     "vanilla-closed",
 ]
-FewShotTuning: TypeAlias = Literal["none", "few", "full"]
+FewShotTuning: TypeAlias = Literal["none", "folds", "few", "full"]
 Fit: TypeAlias = Literal["squash", "crop"]
 FixedPrompts: TypeAlias = Literal["ensemble", "single"]
 Group: TypeAlias = Literal["video", "moment", "scene", "frame"]

@@ -1,14 +1,15 @@
-"""APE without training (Zhu et al., ICCV 2023, sections 3.2 and 3.3): Tip-Adapter on the channels that tell classes apart.
+"""APE without training (Zhu et al., ICCV 2023, sections 3.2 and 3.3): Tip-Adapter on channels that differ by class.
 
     g(x) = alpha sum_i exp(-beta (1 - f(x) . f_i)) exp(gamma KL_i) y_i
 
-f are the retrieval embeddings on the chosen channels, normalised again. A channel k is good where classes differ in it:
-J_k = -w_0 S_k + w_1 V_k, S_k the mean product of two vectors of different classes (texts and references), V_k the variance
-of the class vectors over the classes. KL_i = log2(1 / p_i), p_i the softmax probability of the right class of reference i
-by its cosines with the texts (no logit scale, as in the authors' code), on the chosen channels of the embeddings.
+f are the retrieval embeddings on the chosen channels, normalised again. A channel k is good where classes differ in
+it: J_k = -w_0 S_k + w_1 V_k, S_k the mean product of two vectors of different classes (texts and references), V_k the
+variance of the class vectors over the classes. KL_i = log2(1 / p_i), p_i the softmax probability of the right class of
+reference i by its cosines with the texts (no logit scale, as in the authors' code), on the chosen channels of the
+embeddings.
 
-The method assumes texts and images in one space. Where an encoder has a retrieval embedding of its own, its channels are
-chosen by the references alone, with the class means in place of the texts.
+The method assumes texts and images in one space. Where an encoder has a retrieval embedding of its own, its channels
+are chosen by the references alone, with the class means in place of the texts.
 """
 
 from __future__ import annotations

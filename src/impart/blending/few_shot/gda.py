@@ -2,11 +2,11 @@
 
     g_c(x) = alpha (mu_c P q(x) - mu_c P mu_c / 2),   P = W (S + tr(S) / (N - 1) I)^-1
 
-mu_c are the class means, S the scatter within classes of the N vectors of width W: the precision P is the paper's
+mu_c are the class means, S the scatter within classes of the N vectors of width W. The precision P is the paper's
 empirical-Bayes ridge estimate. With one reference per class there is no scatter, and P is W I.
 
-Leaving a reference out changes one mean, S by a matrix of rank one, and the ridge. In the eigenbasis of S the ridge is a
-number, and the rest follows from the Sherman-Morrison formula: the predictions are exact at the cost of one
+Leaving a reference out changes one mean, S by a matrix of rank one, and the ridge. In the eigenbasis of S the ridge is
+a number, and the rest follows from the Sherman-Morrison formula: the predictions are exact at the cost of one
 eigendecomposition.
 """
 

@@ -2,8 +2,9 @@
 
     f(x) = z(x) + k(x, Q) (K / lambda + I)^-1 (Y - Z),   k(a, b) = exp(-beta (1 - a . b))
 
-z are the cosines with the texts, Z those of the references, Y their labels (one-hot): the kernel predicts what zero-shot
-lacks. This is the form of the authors' code. It equals lambda times kernel ridge regression of the residuals. In logits,
+z are the cosines with the texts, Z those of the references, Y their labels (one-hot): the kernel predicts what
+zero-shot lacks. This is the form of the authors' code. It equals lambda times kernel ridge regression of the residuals.
+In logits,
 
     g(x) = s (f(x) - z(x)) = s lambda k(x, Q) (K + lambda I)^-1 (Y - Z)
 

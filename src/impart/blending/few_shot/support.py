@@ -69,6 +69,11 @@ class Support:
     def images(self) -> ImageEmbeddings:
         return ImageEmbeddings(self.embeddings, self.retrieval)
 
+    def only(self, rows: npt.NDArray[np.bool_]) -> Support:
+        """Select references (R,); every class keeps one at least."""
+        kept = (self.embeddings[rows], self.retrieval[rows], self.labels[rows])
+        return Support(*kept, self.texts, self.prompts)
+
     def without_singles(self, offsets: Float32) -> Float32:
         """Complete the offsets (R, C) of left-out references whose class has no other reference.
 

@@ -4,15 +4,15 @@ Image-guided text: the prompts of a class are weighted by how well they match th
 
     m_cp = p_c . t_cp,   u_c = normalise(sum_p softmax_p(gamma m_cp / |m_c|) t_cp)
 
-Text-guided image: the prompts are further samples of a class, each scaled by m_cp, in the discriminant analysis of `gda`
-on the embeddings. The logits are a v . u_c + GDA_c(v); with a = s / alpha and in units of zero-shot,
+Text-guided image: the prompts are further samples of a class, each scaled by m_cp, in the discriminant analysis of
+`gda` on the embeddings. The logits are a v . u_c + GDA_c(v); with a = s / alpha and in units of zero-shot,
 
     g_c(v) = s v . (u_c - t_c) + alpha GDA_c(v)
 
-All prompts count (the authors' default of their number). Texts and images must be in one space, so that the embeddings
-are used, not the retrieval embeddings. Where the left-out reference is the only one of its class, the mean match of the
-other classes stands for it. Leaving one out changes the means and the scatter of one class: an update of low rank, solved
-by the Woodbury identity.
+All prompts count (the authors' default of their number). Texts and images must be in one space, so that the
+embeddings are used, not the retrieval embeddings. Where the left-out reference is the only one of its class, the mean
+match of the other classes stands for it. Leaving one out changes the means and the scatter of one class: an update of
+low rank, solved by the Woodbury identity.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """TransCLIP-FS: transduction with labelled references (Zanella et al., NeurIPS 2024, equations 2 to 8).
 
-All test images are classified together: this needs every test image at once and gives no encoder. Each class is a Gaussian
-of the retrieval embeddings with a common diagonal covariance. The assignments z of the B test images are found by turns with
-means and variances:
+All test images are classified together: this needs every test image at once and gives no encoder. Each class is a
+Gaussian of the retrieval embeddings with a common diagonal covariance. The assignments z of the B test images are found
+by turns with means and variances:
 
     z_i ~ y_i^lambda exp((log p(x_i | c) + (50 / 6) sum_j w_ij z_j) / 50)
 
-y_i are the zero-shot probabilities. w are the cosines of each image with its 3 nearest test images, in both directions;
+y_i are the zero-shot probabilities. w are the cosines of each image with its 3 nearest test images, both ways;
 the labelled references are neighbours too, with z fixed. References count `gamma` 50 times as much as the test images
 together. The constants (lambda 1/2, 3 neighbours, 50, 10 rounds of 5) are those of the authors' code.
 """
@@ -45,7 +45,7 @@ class TransClip:
     alpha: float = 1.0
 
     def offsets(self, images: ImageEmbeddings) -> Float32:
-        """Compute the offsets g (B, C) that make the zero-shot logits of all B test images the joint log-assignments."""
+        """Compute the offsets g (B, C) that make the zero-shot logits of B test images their log-assignments."""
         logits = LOGIT_SCALE * images.embeddings.astype(np.float64) @ self.support.texts.T
         found = np.log(np.maximum(self.assign(images.retrieval, logits), 1e-300))
         return (self.alpha * (found - logits)).astype(np.float32)
@@ -64,7 +64,9 @@ class TransClip:
         total = self.gamma * _SOFTNESS
         for step in range(_ROUNDS + 1):
             scaled = x / variances
-            likelihood = -0.5 * ((x * scaled).sum(axis=1)[:, None] - 2 * scaled @ means.T + (means**2 / variances).sum(1))
+            likelihood = -0.5 * (
+                (x * scaled).sum(axis=1)[:, None] - 2 * scaled @ means.T + (means**2 / variances).sum(1)
+            )
             for _ in range(_STEPS):
                 near = mutual.spread(z, len(x)) + from_labelled + mutual.gather(z)
                 exponent = likelihood + _SOFTNESS / (2 * _NEIGHBOURS) * near

@@ -1,15 +1,17 @@
 """Few-shot classification: all methods on the same draws of labelled references, compared with one of them.
 
-Every test image shows one of the classes (a closed set), as the published methods assume. References are drawn from the
-training images; images that show a test image are not drawn. The constants of a method are chosen
+Every test image shows one of the classes (a closed set), as the published methods assume. References are drawn from
+the training images; images that show a test image are not drawn. The constants of a method are chosen
 
     none    by leave-one-out on the references alone
+    folds   by leaving out one reference per class at a time
     few     on as many further training images per class as there are references, at most 4
     full    on all other training images
 
-Vanilla and RAM are augmented encoders. Their settings are those of `impart refset tune` on the drawn images, in every case.
+With one reference per class the first two have nothing to choose by (`impart.blending.few_shot.choice`). Vanilla and
+RAM are augmented encoders. Their settings are those of `impart refset tune` on the drawn images, in every case.
 
-Intervals are of a bootstrap over test images and draws: each replicate draws images, and draws of references, with
+Intervals are of a bootstrap over test images and draws: each replicate takes images, and draws of references, with
 replacement. All methods have the same replicates, so that their differences are paired.
 """
 
@@ -45,6 +47,7 @@ METHODS: tuple[FewShotMethod, ...] = get_args(FewShotMethod)
 PER_CLASS = (1, 2, 3, 4, 8)
 TUNINGS: Mapping[FewShotTuning, str] = {
     "none": "constants by leave-one-out",
+    "folds": "constants by folds of the references",
     "few": "constants by few validation images",
     "full": "constants by all validation images",
 }
@@ -55,11 +58,20 @@ Right = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class _Draw:
+    """Rows of drawn references, and how constants are chosen: on validation images, by folds, or by leave-one-out."""
+
+    rows: npt.NDArray[np.int64]
+    validation: Labelled | None
+    folds: bool
+
+
+@dataclass(frozen=True)
 class _Way:
     """A way to classify the test images of a draw: title, and a function that also gives the constants used."""
 
     title: str
-    measure: Callable[[npt.NDArray[np.int64], Labelled | None], tuple[Right, Mapping[str, Any]]]
+    measure: Callable[[_Draw], tuple[Right, Mapping[str, Any]]]
 
 
 def few_shot(
@@ -88,10 +100,10 @@ def few_shot(
         test: test images of the same classes.
         images: references per class.
         draws: draws of the references. Draw 0 takes the first images; the same images serve all methods.
-        tuned_with: how the constants are chosen: `none`, `few`, `full`.
+        tuned_with: how the constants are chosen: `none`, `folds`, `few`, `full`.
         methods: names of methods.
         over: the method that the others are compared with.
-        rams: trained RAMs by name, to measure as well, open and closed.
+        rams: trained RAMs by name, to measure as well, open and closed, each with the encoder that it was trained on.
         prompts: as in `zeroshot`.
         near_duplicate: as in `impart.evaluate.contamination.find_contamination`.
         cache: of embeddings; None = no cache.
@@ -143,16 +155,16 @@ def few_shot(
         batch=batch,
         on_progress=on_progress,
     )
-    ways = _ways(problem, [over, *(name for name in dict.fromkeys(methods) if name != over)], rams or {})
+    own = {name: ram for name, ram in (rams or {}).items() if ram.encoder_fingerprint == encoder.fingerprint}
+    ways = _ways(problem, [over, *(name for name in dict.fromkeys(methods) if name != over)], own)
     steps = [(tuning, count, seed) for tuning in tuned_with for count in images for seed in range(draws)]
     right = np.zeros((len(ways), len(tuned_with), len(images), draws, len(problem.test.labels)), dtype=np.bool_)
     constants: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
     for done, (tuning, count, seed) in enumerate(steps, start=1):
-        rows = problem.draw(count, seed)
-        validation = _validation(problem, tuning, count, seed)
+        draw = _Draw(problem.draw(count, seed), _validation(problem, tuning, count, seed), tuning == "folds")
         place = (list(tuned_with).index(tuning), list(images).index(count), seed)
         for number, way in enumerate(ways):
-            right[(number, *place)], used = way.measure(rows, validation)
+            right[(number, *place)], used = way.measure(draw)
             constants.setdefault((tuning, way.title), {}).setdefault(_figure(count), []).append(used)
         if on_progress is not None:
             on_progress(done, len(steps))
@@ -187,7 +199,9 @@ def _check(
     if isinstance(encoder, AugmentedEncoder):
         raise ConfigError("few-shot methods stand on a plain encoder: give it without a reference set")
     if not images or min(images) < 1 or draws < 1:
-        raise ConfigError(f"images {list(images)} and draws {draws}: give positive numbers, such as 1, 2, 4 and 5 draws")
+        raise ConfigError(
+            f"images {list(images)} and draws {draws}: give positive numbers, such as 1, 2, 4 and 5 draws"
+        )
     for name, known in ((over, METHODS), *((one, METHODS) for one in methods), *((one, TUNINGS) for one in tuned_with)):
         if name not in known:
             raise ConfigError(f"unknown {name!r}: there are {', '.join(known)}")
@@ -196,7 +210,7 @@ def _check(
 
 
 def _validation(problem: Problem, tuning: FewShotTuning, count: int, seed: int) -> Labelled | None:
-    if tuning == "none":
+    if tuning in ("none", "folds"):
         return None
     most = min(count, MOST_FEW) if tuning == "few" else len(problem.train.labels)
     rows = problem.draw(most, seed, after=count)
@@ -218,15 +232,15 @@ def _ways(problem: Problem, names: Sequence[FewShotMethod], rams: Mapping[str, L
             closed = name == "vanilla-closed"
             found.append(_augmented(problem, "Vanilla", lambda chosen: Vanilla(settings_of(chosen) or USUAL), closed))
     plain = problem.logits.argmax(axis=1) == problem.test.labels
-    found.insert(1, _Way(ZERO_SHOT, lambda rows, validation: (plain, {})))
+    found.insert(1, _Way(ZERO_SHOT, lambda _: (plain, {})))
     for title, ram in rams.items():
         found += [_augmented(problem, title, lambda _, ram=ram: ram, closed) for closed in (False, True)]
     return found
 
 
 def _family(problem: Problem, family: Family) -> _Way:
-    def measure(rows: npt.NDArray[np.int64], validation: Labelled | None) -> tuple[Right, Mapping[str, Any]]:
-        chosen = choose(family, problem.support(rows), validation)
+    def measure(draw: _Draw) -> tuple[Right, Mapping[str, Any]]:
+        chosen = choose(family, problem.support(draw.rows), draw.validation, folds=draw.folds)
         scores = problem.logits + chosen.method.offsets(problem.test.images)
         return scores.argmax(axis=1) == problem.test.labels, chosen.constants
 
@@ -237,8 +251,8 @@ def _augmented(problem: Problem, title: str, blender: Callable[[ReferenceSet], B
     encoder = problem.encoder
     background = bundled_background(encoder.traits.id, fingerprint=encoder.fingerprint)
 
-    def measure(rows: npt.NDArray[np.int64], _: Labelled | None) -> tuple[Right, Mapping[str, Any]]:
-        tuned = tune(problem.references(rows), background=background, closed=closed)
+    def measure(draw: _Draw) -> tuple[Right, Mapping[str, Any]]:
+        tuned = tune(problem.references(draw.rows), background=background, closed=closed)
         augmented = AugmentedEncoder(encoder, tuned.references, blender(tuned.references))
         images = problem.test.images
         v = augmented.apply(images.embeddings, augmented.blend(images))

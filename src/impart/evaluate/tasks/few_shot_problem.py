@@ -1,4 +1,4 @@
-"""Few-shot problem: embedded training and test images of the same classes, and draws of references and validation images."""
+"""Few-shot problem: embedded training and test images of the same classes, and draws of the training images."""
 
 from __future__ import annotations
 
