@@ -1,4 +1,4 @@
-"""Published few-shot methods against naive loops; leave-one-out against refitting; encoder form against classifier form."""
+"""Few-shot methods against naive loops, leave-one-out against refitting, encoder form against classifier form."""
 
 from __future__ import annotations
 
