@@ -179,15 +179,8 @@ def _measured(task: str, *data: object) -> list[object]:
 
 
 def _few_shot(place: Path, _: Path) -> list[object]:
-    return [
-        *_measured("few-shot", f"caltech101:{place / 'caltech101'}"),
-        "--images",
-        1,
-        "--draws",
-        1,
-        "--near-duplicate",
-        2,
-    ]
+    data = f"caltech101:{place / 'caltech101'}"
+    return [*_measured("few-shot", data), "--images", 1, "--draws", 1, "--near-duplicate", 2]
 
 
 def _videos(place: Path) -> list[object]:

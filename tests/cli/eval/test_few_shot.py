@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(data: Path, tmp_path: Path
     ReferenceSet.build(data / "train", TinyEncoder()).save(tmp_path / "set")
     failed = (
         (("-e", "tiny+vanilla=set", data), "stand on a plain encoder"),
-        (("--train", data / "train", "--test", data / "other"), "only 'other' has cyan"),
+        (("--train", data / "train", "--test", data / "other"), "only 'data/other' has cyan"),
     )
     for arguments, text in failed:
         error = run(*arguments, code=1).exception
