@@ -31,7 +31,7 @@ from impart.blending.few_shot.gda import Gda
 from impart.blending.few_shot.proker import ProKeR
 from impart.blending.few_shot.prototypes import Prototypes
 from impart.blending.few_shot.ridge import KernelRidge, Spectrum
-from impart.blending.few_shot.support import LOGIT_SCALE, FewShot, Support
+from impart.blending.few_shot.support import LOGIT_SCALE, FewShot, Fitted, Support
 from impart.blending.few_shot.timo import Guided, Timo
 from impart.blending.few_shot.tip_adapter import TipAdapter
 from impart.blending.few_shot.transclip import TransClip
@@ -60,8 +60,8 @@ class Family:
 
     title: str
     source: str
-    shapes: Callable[[Support], Iterable[FewShot]]
-    single: Callable[[Support], FewShot] | None = None
+    shapes: Callable[[Support], Iterable[Fitted]]
+    single: Callable[[Support], Fitted] | None = None
     alphas: tuple[float, ...] = (1.0,)
     constant: bool = False
     transductive: bool = False
@@ -163,7 +163,7 @@ class Chosen:
         accuracy: by which they were chosen, a fraction of 1; None = nothing could be chosen by.
     """
 
-    method: FewShot
+    method: Fitted
     constants: Mapping[str, float]
     accuracy: float | None
 
@@ -193,12 +193,12 @@ def choose(family: Family, support: Support, validation: Labelled | None = None,
     for number, fitted in enumerate(zip(*(family.shapes(trial.support) for trial in trials), strict=True)):
         pairs = list(zip(trials, fitted, strict=True))
         slope = np.concatenate([trial.offsets(shape) for trial, shape in pairs])
-        fixed = np.float32(0)
+        fixed = np.zeros((1, 1), dtype=np.float32)
         if family.constant:
             fixed = np.concatenate([trial.offsets(_with_alpha(shape, 0.0)) for trial, shape in pairs])
             slope = slope - fixed
         for alpha in family.alphas:
-            scores = logits + fixed + np.float32(alpha) * slope
+            scores = np.asarray(logits + fixed + alpha * slope, dtype=np.float32)
             accuracy = float((scores.argmax(axis=1) == labels).mean())
             if accuracy < best[0]:
                 continue
@@ -225,12 +225,11 @@ class _Trial:
 
     @property
     def logits(self) -> Float32:
-        logits: Float32 = LOGIT_SCALE * self.labelled.images.embeddings @ self.support.texts.T
-        return logits
+        return (LOGIT_SCALE * self.labelled.images.embeddings @ self.support.texts.T).astype(np.float32)
 
-    def offsets(self, method: FewShot) -> Float32:
+    def offsets(self, method: Fitted) -> Float32:
         if self.left_out:
-            return self.support.without_singles(method.left_out())
+            return self.support.without_singles(cast(FewShot, method).left_out())
         return method.offsets(self.labelled.images)
 
 
@@ -248,11 +247,11 @@ def _folds(support: Support) -> list[_Trial]:
     return trials
 
 
-def _spread_ratio(method: FewShot, support: Support) -> float:
+def _spread_ratio(method: Fitted, support: Support) -> float:
     """Compute how much more the zero-shot logits of the references vary over the classes than offsets with alpha 1."""
     logits = LOGIT_SCALE * support.embeddings @ support.texts.T
-    offsets = [support.without_singles(_with_alpha(method, alpha).left_out()) for alpha in (0.0, 1.0)]
-    slope = offsets[1] - offsets[0]
+    trial = _Trial.of(support, None)
+    slope = trial.offsets(_with_alpha(method, 1.0)) - trial.offsets(_with_alpha(method, 0.0))
     spread = [float((rows - rows.mean(axis=1, keepdims=True)).std()) for rows in (logits, slope)]
     return spread[0] / max(spread[1], 1e-12)
 
@@ -269,8 +268,8 @@ def constants_of(method: Any) -> dict[str, float]:
     return found
 
 
-def _with_alpha(method: FewShot, alpha: float) -> FewShot:
-    return cast(FewShot, dataclasses.replace(cast(Any, method), alpha=alpha))
+def _with_alpha(method: Fitted, alpha: float) -> Fitted:
+    return cast(Fitted, dataclasses.replace(cast(Any, method), alpha=alpha))
 
 
 def _log_probability(scores: Float32, labels: npt.NDArray[np.int64]) -> float:

@@ -32,7 +32,7 @@ def precision(scatter: Float64, count: int) -> Float64:
     trace = float(np.trace(scatter))
     if trace <= 1e-12 * width:
         return width * np.eye(width)
-    return width * np.linalg.inv(scatter + trace / (count - 1) * np.eye(width))
+    return np.asarray(width * np.linalg.inv(scatter + trace / (count - 1) * np.eye(width)), dtype=np.float64)
 
 
 def discriminant(means: Float64, inverse: Float64) -> tuple[Float64, Float64]:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32, ImageEmbeddings, l2_normalise
 
-__all__ = ["LOGIT_SCALE", "FewShot", "Support", "augmented", "dual_texts"]
+__all__ = ["LOGIT_SCALE", "FewShot", "Fitted", "Support", "augmented", "dual_texts"]
 
 LOGIT_SCALE = 100.0
 """s, the inverse temperature of CLIP at the end of its training, by which published methods weight their offsets."""
@@ -88,12 +88,16 @@ class Support:
         return found
 
 
-class FewShot(Protocol):
+class Fitted(Protocol):
     """A fitted few-shot method."""
 
     def offsets(self, images: ImageEmbeddings) -> Float32:
         """Compute the offsets g (B, C) of the zero-shot logits of B images."""
         ...
+
+
+class FewShot(Fitted, Protocol):
+    """A fitted few-shot method with exact leave-one-out."""
 
     def left_out(self) -> Float32:
         """Compute the offsets (R, C) of the references, each by the method fitted without it."""

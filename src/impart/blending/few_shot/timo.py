@@ -92,7 +92,7 @@ class Guided:
 
     @property
     def count(self) -> int:
-        return len(self.support) + self.prompts.shape[0] * self.prompts.shape[1]
+        return len(self.support) + int(self.prompts.shape[0] * self.prompts.shape[1])
 
     @cached_property
     def scatter(self) -> Float64:
@@ -139,9 +139,8 @@ class Guided:
         label = self.support.labels[row]
         if self.support.counts[label] == 1:
             others = np.delete(self.matches, label, axis=0)
-            return others.mean(axis=0) if len(others) else self.matches[label]
-        mean: Float64 = _unit(self.sums[label] - self.vectors[row])
-        return self.prompts[label] @ mean
+            return np.asarray(others.mean(axis=0) if len(others) else self.matches[label])
+        return np.asarray(self.prompts[label] @ _unit(self.sums[label] - self.vectors[row]))
 
 
 @dataclass(frozen=True)

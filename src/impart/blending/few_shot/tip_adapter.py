@@ -43,5 +43,5 @@ class TipAdapter:
         return self._read(found)
 
     def _read(self, weights: Float32) -> Float32:
-        offsets: Float32 = self.alpha * weights @ self.support.one_hot
+        offsets: Float32 = (self.alpha * weights @ self.support.one_hot).astype(np.float32)
         return offsets

@@ -77,10 +77,10 @@ class TransClip:
                 break
             ours, theirs = z / len(x), total * one_hot / len(support)
             mass = ours.sum(axis=0) + theirs.sum(axis=0)
-            means = l2_normalise((ours.T @ x + theirs.T @ support.retrieval) / mass[:, None]).astype(np.float64)
+            means = l2_normalise((ours.T @ x + theirs.T @ support.retrieval) / mass[:, None])
             spread = _spread(ours, x, means) + _spread(theirs, support.retrieval, means)
             variances = np.maximum(spread / (1 + total), 1e-12)
-        return z
+        return np.asarray(z)
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,9 @@ class _Nearest:
         return total
 
 
-def _spread(
-    weights: npt.NDArray[np.float64], x: npt.NDArray[np.float32], means: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _spread(weights: npt.NDArray[np.float64], x: Float32, means: Float32) -> npt.NDArray[np.float64]:
     """Sum weights (n, C) times squared distances per dimension: (Q,)."""
-    spread: npt.NDArray[np.float64] = (
-        weights.sum(axis=1) @ x.astype(np.float64) ** 2
-        - 2 * ((weights.T @ x) * means).sum(axis=0)
-        + weights.sum(axis=0) @ means**2
-    )
+    wide, centres = x.astype(np.float64), means.astype(np.float64)
+    spread: npt.NDArray[np.float64] = weights.sum(axis=1) @ wide**2 + weights.sum(axis=0) @ centres**2
+    spread -= 2 * ((weights.T @ wide) * centres).sum(axis=0)
     return spread

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -30,7 +31,7 @@ from impart.blending.few_shot.choice import FAMILIES, Family, Labelled, choose
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.tune import USUAL, bundled_background, tune
 from impart.blending.vanilla import Vanilla
-from impart.config import FewShotMethod, FewShotTuning
+from impart.config import FewShotMethod
 from impart.encoders.base import Encoder
 from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
@@ -43,9 +44,9 @@ from impart.refset.refset import ReferenceSet
 
 __all__ = ["METHODS", "PER_CLASS", "TUNINGS", "few_shot"]
 
-METHODS: tuple[FewShotMethod, ...] = get_args(FewShotMethod)
+METHODS: tuple[str, ...] = get_args(FewShotMethod)
 PER_CLASS = (1, 2, 3, 4, 8)
-TUNINGS: Mapping[FewShotTuning, str] = {
+TUNINGS: Mapping[str, str] = {
     "none": "constants by leave-one-out",
     "folds": "constants by folds of the references",
     "few": "constants by few validation images",
@@ -81,9 +82,9 @@ def few_shot(
     *,
     images: Sequence[int] = PER_CLASS,
     draws: int = 5,
-    tuned_with: Sequence[FewShotTuning] = ("none",),
-    methods: Sequence[FewShotMethod] = METHODS,
-    over: FewShotMethod = "tip-adapter",
+    tuned_with: Sequence[str] = ("none",),
+    methods: Sequence[str] = METHODS,
+    over: str = "tip-adapter",
     rams: Mapping[str, LearnedRam] | None = None,
     prompts: str | Sequence[str] = "ensemble",
     near_duplicate: float = 0.0,
@@ -209,7 +210,7 @@ def _check(
         raise ConfigError("give each number of images, and each way of tuning, once")
 
 
-def _validation(problem: Problem, tuning: FewShotTuning, count: int, seed: int) -> Labelled | None:
+def _validation(problem: Problem, tuning: str, count: int, seed: int) -> Labelled | None:
     if tuning in ("none", "folds"):
         return None
     most = min(count, MOST_FEW) if tuning == "few" else len(problem.train.labels)
@@ -222,19 +223,18 @@ def _validation(problem: Problem, tuning: FewShotTuning, count: int, seed: int) 
     return problem.train.labelled(rows)
 
 
-def _ways(problem: Problem, names: Sequence[FewShotMethod], rams: Mapping[str, LearnedRam]) -> list[_Way]:
+def _ways(problem: Problem, names: Sequence[str], rams: Mapping[str, LearnedRam]) -> list[_Way]:
     """List the methods in the order of the report: the one to compare with, zero-shot, the others."""
     found: list[_Way] = []
     for name in names:
         if name in FAMILIES:
             found.append(_family(problem, FAMILIES[name]))
         else:
-            closed = name == "vanilla-closed"
-            found.append(_augmented(problem, "Vanilla", lambda chosen: Vanilla(settings_of(chosen) or USUAL), closed))
+            found.append(_augmented(problem, "Vanilla", _vanilla, closed=name == "vanilla-closed"))
     plain = problem.logits.argmax(axis=1) == problem.test.labels
     found.insert(1, _Way(ZERO_SHOT, lambda _: (plain, {})))
     for title, ram in rams.items():
-        found += [_augmented(problem, title, lambda _, ram=ram: ram, closed) for closed in (False, True)]
+        found += [_augmented(problem, title, partial(_same, ram), closed=closed) for closed in (False, True)]
     return found
 
 
@@ -247,7 +247,7 @@ def _family(problem: Problem, family: Family) -> _Way:
     return _Way(family.title, measure)
 
 
-def _augmented(problem: Problem, title: str, blender: Callable[[ReferenceSet], Blender[Any]], closed: bool) -> _Way:
+def _augmented(problem: Problem, title: str, blender: Callable[[ReferenceSet], Blender], *, closed: bool) -> _Way:
     encoder = problem.encoder
     background = bundled_background(encoder.traits.id, fingerprint=encoder.fingerprint)
 
@@ -259,6 +259,14 @@ def _augmented(problem: Problem, title: str, blender: Callable[[ReferenceSet], B
         return (v @ problem.texts.T).argmax(axis=1) == problem.test.labels, {"rule": tuned.rule}
 
     return _Way(f"{title}, closed" if closed else title, measure)
+
+
+def _vanilla(tuned: ReferenceSet) -> Blender:
+    return Vanilla(settings_of(tuned) or USUAL)
+
+
+def _same(ram: LearnedRam, _: ReferenceSet) -> Blender:
+    return ram
 
 
 def _figure(count: int) -> str:

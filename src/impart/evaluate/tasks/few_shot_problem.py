@@ -119,7 +119,7 @@ class Problem:
     @cached_property
     def logits(self) -> Float32:
         """(n, C) zero-shot logits of the test images."""
-        logits: Float32 = LOGIT_SCALE * self.test.images.embeddings @ self.texts.T
+        logits: Float32 = (LOGIT_SCALE * self.test.images.embeddings @ self.texts.T).astype(np.float32)
         return logits
 
     def draw(self, count: int, seed: int, *, after: int = 0) -> Ints:
