@@ -31,7 +31,7 @@ from impart.blending.few_shot.gda import Gda
 from impart.blending.few_shot.proker import ProKeR
 from impart.blending.few_shot.prototypes import Prototypes
 from impart.blending.few_shot.ridge import KernelRidge, Spectrum
-from impart.blending.few_shot.support import LOGIT_SCALE, FewShot, Fitted, Support
+from impart.blending.few_shot.support import LOGIT_SCALE, FewShot, OffsetMethod, Support
 from impart.blending.few_shot.timo import Guided, Timo
 from impart.blending.few_shot.tip_adapter import TipAdapter
 from impart.blending.few_shot.transclip import TransClip
@@ -60,8 +60,8 @@ class Family:
 
     title: str
     source: str
-    shapes: Callable[[Support], Iterable[Fitted]]
-    single: Callable[[Support], Fitted] | None = None
+    shapes: Callable[[Support], Iterable[OffsetMethod]]
+    single: Callable[[Support], OffsetMethod] | None = None
     alphas: tuple[float, ...] = (1.0,)
     constant: bool = False
     transductive: bool = False
@@ -163,7 +163,7 @@ class Chosen:
         accuracy: by which they were chosen, a fraction of 1; None = nothing could be chosen by.
     """
 
-    method: Fitted
+    method: OffsetMethod
     constants: Mapping[str, float]
     accuracy: float | None
 
@@ -227,7 +227,7 @@ class _Trial:
     def logits(self) -> Float32:
         return (LOGIT_SCALE * self.labelled.images.embeddings @ self.support.texts.T).astype(np.float32)
 
-    def offsets(self, method: Fitted) -> Float32:
+    def offsets(self, method: OffsetMethod) -> Float32:
         if self.left_out:
             return self.support.without_singles(cast(FewShot, method).left_out())
         return method.offsets(self.labelled.images)
@@ -247,7 +247,7 @@ def _folds(support: Support) -> list[_Trial]:
     return trials
 
 
-def _spread_ratio(method: Fitted, support: Support) -> float:
+def _spread_ratio(method: OffsetMethod, support: Support) -> float:
     """Compute how much more the zero-shot logits of the references vary over the classes than offsets with alpha 1."""
     logits = LOGIT_SCALE * support.embeddings @ support.texts.T
     trial = _Trial.of(support, None)
@@ -268,8 +268,8 @@ def constants_of(method: Any) -> dict[str, float]:
     return found
 
 
-def _with_alpha(method: Fitted, alpha: float) -> Fitted:
-    return cast(Fitted, dataclasses.replace(cast(Any, method), alpha=alpha))
+def _with_alpha(method: OffsetMethod, alpha: float) -> OffsetMethod:
+    return cast(OffsetMethod, dataclasses.replace(cast(Any, method), alpha=alpha))
 
 
 def _log_probability(scores: Float32, labels: npt.NDArray[np.int64]) -> float:

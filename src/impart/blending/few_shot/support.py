@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32, ImageEmbeddings, l2_normalise
 
-__all__ = ["LOGIT_SCALE", "FewShot", "Fitted", "Support", "augmented", "dual_texts"]
+__all__ = ["LOGIT_SCALE", "FewShot", "OffsetMethod", "Support", "augmented", "dual_texts"]
 
 LOGIT_SCALE = 100.0
 """s, the inverse temperature of CLIP at the end of its training, by which published methods weight their offsets."""
@@ -88,7 +88,7 @@ class Support:
         return found
 
 
-class Fitted(Protocol):
+class OffsetMethod(Protocol):
     """A fitted few-shot method."""
 
     def offsets(self, images: ImageEmbeddings) -> Float32:
@@ -96,7 +96,7 @@ class Fitted(Protocol):
         ...
 
 
-class FewShot(Fitted, Protocol):
+class FewShot(OffsetMethod, Protocol):
     """A fitted few-shot method with exact leave-one-out."""
 
     def left_out(self) -> Float32:
