@@ -31,7 +31,7 @@ from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.report.compare import intervals, paired
 from impart.evaluate.result import shown
 from impart.evaluate.tasks.few_shot import METHODS, PER_CLASS, TUNINGS
-from impart.evaluate.tasks.few_shot_problem import Problem, open_problem
+from impart.evaluate.tasks.few_shot_problem import FewShotProblem, open_problem
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import ZNorm
 
@@ -67,7 +67,7 @@ def figures(results: Sequence[Result]) -> list[str]:
     return table(["method", *results[0].figures], rows)
 
 
-def foreign_sets(encoder: Encoder, problems: dict[str, Problem]) -> dict[str, ReferenceSet]:
+def foreign_sets(encoder: Encoder, problems: dict[str, FewShotProblem]) -> dict[str, ReferenceSet]:
     """Title -> a set that does not fit: random images, the bundled set, and the classes of each data set."""
     background = bundled_background(encoder.traits.id)
     assert background is not None, f"{encoder.traits.id} has no bundled background"
@@ -80,14 +80,14 @@ def foreign_sets(encoder: Encoder, problems: dict[str, Problem]) -> dict[str, Re
     return sets
 
 
-def top1(problem: Problem, encoder: Encoder) -> str:
+def top1(problem: FewShotProblem, encoder: Encoder) -> str:
     v = problem.test.images.embeddings
     if isinstance(encoder, AugmentedEncoder):
         v = encoder.apply(v, encoder.blend(problem.test.images))
     return f"{100 * float(((v @ problem.texts.T).argmax(1) == problem.test.labels).mean()):.1f}"
 
 
-def foreign_figures(encoder: Encoder, problems: dict[str, Problem], ram: LearnedRam | None) -> list[str]:
+def foreign_figures(encoder: Encoder, problems: dict[str, FewShotProblem], ram: LearnedRam | None) -> list[str]:
     sets = foreign_sets(encoder, {title: problems[title] for title in PROBLEMS})
     rows = []
     for title, problem in problems.items():
@@ -115,7 +115,7 @@ def main() -> None:
     started, encoder, cache = time.monotonic(), load_encoder(options.encoder), EmbeddingCache(options.cache)
     ram = open_ram(options.ram) if options.ram else None
     lines: list[str] = []
-    problems: dict[str, Problem] = {}
+    problems: dict[str, FewShotProblem] = {}
     for title, name in PROBLEMS.items():
         train, test = opened(options.data / "images", name)
         problems[title] = open_problem(encoder, train, test, cache=cache)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from helpers.supports import CLASSES, PER_CLASS, make
-from impart.blending.few_shot.choice import FAMILIES, Family, Labelled, choose, constants_of
+from impart.blending.few_shot.choice import FAMILIES, Labelled, MethodFamily, choose, constants_of
 from impart.blending.few_shot.support import LOGIT_SCALE, Support
 from impart.blending.few_shot.tip_adapter import TipAdapter
 from impart.config import FewShotMethod
 from impart.encoders.base import ImageEmbeddings
 
-SMALL = Family(
+SMALL = MethodFamily(
     title="small",
     source="",
     shapes=lambda support: (TipAdapter(support, beta, 1.0) for beta in (1.0, 4.0)),

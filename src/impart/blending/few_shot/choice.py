@@ -37,7 +37,7 @@ from impart.blending.few_shot.tip_adapter import TipAdapter
 from impart.blending.few_shot.transclip import TransClip
 from impart.encoders.base import Float32, ImageEmbeddings
 
-__all__ = ["FAMILIES", "Chosen", "Family", "Labelled", "choose", "constants_of"]
+__all__ = ["FAMILIES", "Chosen", "MethodFamily", "Labelled", "choose", "constants_of"]
 
 
 def _powers(first: int, last: int) -> tuple[float, ...]:
@@ -45,7 +45,7 @@ def _powers(first: int, last: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
+class MethodFamily:
     """A few-shot method with the constants to choose from.
 
     Attributes:
@@ -77,15 +77,15 @@ def _spectra(support: Support) -> Iterable[tuple[Spectrum, float]]:
     return ((spectrum, lam) for spectrum in (Spectrum(support, beta) for beta in _BETAS) for lam in _LAMBDAS)
 
 
-FAMILIES: Mapping[str, Family] = {
-    "tip-adapter": Family(
+FAMILIES: Mapping[str, MethodFamily] = {
+    "tip-adapter": MethodFamily(
         title="Tip-Adapter",
         source="Zhang et al., ECCV 2022",
         shapes=lambda support: (TipAdapter(support, beta, 1.0) for beta in _CACHE_BETAS),
         single=lambda support: TipAdapter(support, 5.5, 1.0),
         alphas=_powers(0, 12),
     ),
-    "ape": Family(
+    "ape": MethodFamily(
         title="APE",
         source="Zhu et al., ICCV 2023",
         shapes=lambda support: (
@@ -96,14 +96,14 @@ FAMILIES: Mapping[str, Family] = {
         single=lambda support: Ape(Refined(support, 0.75), 5.5, 0.3, 1.0),
         alphas=_powers(-8, 12),
     ),
-    "gda": Family(
+    "gda": MethodFamily(
         title="GDA",
         source="Wang et al., ICLR 2024",
         shapes=lambda support: (Gda(support, 1.0),),
         single=lambda support: Gda(support, 1.0),
         alphas=_powers(-14, 6),
     ),
-    "timo": Family(
+    "timo": MethodFamily(
         title="TIMO",
         source="Li et al., AAAI 2025",
         shapes=lambda support: (Timo(Guided(support, gamma), 1.0) for gamma in (1.0, 50.0, 100.0)),
@@ -111,26 +111,26 @@ FAMILIES: Mapping[str, Family] = {
         alphas=_powers(-14, 6),
         constant=True,
     ),
-    "proker": Family(
+    "proker": MethodFamily(
         title="ProKeR",
         source="Bendou et al., CVPR 2025",
         shapes=lambda support: (ProKeR(spectrum, lam) for spectrum, lam in _spectra(support)),
     ),
-    "prototypes": Family(
+    "prototypes": MethodFamily(
         title="class prototypes",
         source="Snell et al., NeurIPS 2017, with zero-shot",
         shapes=lambda support: (Prototypes(support, 1.0),),
         single=lambda support: Prototypes(support, 1.0),
         alphas=tuple(2.0 ** (power / 2) for power in range(0, 21)),
     ),
-    "ridge": Family(
+    "ridge": MethodFamily(
         title="kernel ridge",
         source="kernel ridge regression, with zero-shot",
         shapes=lambda support: (KernelRidge(spectrum, lam, 1.0) for spectrum, lam in _spectra(support)),
         single=lambda support: KernelRidge(Spectrum(support, 2.0), 0.1, 1.0),
         alphas=_powers(0, 10),
     ),
-    "transclip": Family(
+    "transclip": MethodFamily(
         title="TransCLIP-FS (transductive)",
         source="Zanella et al., NeurIPS 2024",
         shapes=lambda support: (TransClip(support, gamma) for gamma in (0.02, 0.002, 0.01, 0.2)),
@@ -168,7 +168,9 @@ class Chosen:
     accuracy: float | None
 
 
-def choose(family: Family, support: Support, validation: Labelled | None = None, *, folds: bool = False) -> Chosen:
+def choose(
+    family: MethodFamily, support: Support, validation: Labelled | None = None, *, folds: bool = False
+) -> Chosen:
     """Choose the constants of a method.
 
     Args:

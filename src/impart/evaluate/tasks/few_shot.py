@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from impart.blending.base import Blender
 from impart.blending.encoder import AugmentedEncoder, settings_of
-from impart.blending.few_shot.choice import FAMILIES, Family, Labelled, choose
+from impart.blending.few_shot.choice import FAMILIES, Labelled, MethodFamily, choose
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.tune import USUAL, bundled_background, tune
 from impart.blending.vanilla import Vanilla
@@ -38,7 +38,7 @@ from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import ClassSet
 from impart.evaluate.embed import Progress
 from impart.evaluate.result import Result
-from impart.evaluate.tasks.few_shot_problem import MOST_FEW, Problem, open_problem
+from impart.evaluate.tasks.few_shot_problem import MOST_FEW, FewShotProblem, open_problem
 from impart.metrics import bootstrap
 from impart.refset.refset import ReferenceSet
 
@@ -210,7 +210,7 @@ def _check(
         raise ConfigError("give each number of images, and each way of tuning, once")
 
 
-def _validation(problem: Problem, tuning: str, count: int, seed: int) -> Labelled | None:
+def _validation(problem: FewShotProblem, tuning: str, count: int, seed: int) -> Labelled | None:
     if tuning in ("none", "folds"):
         return None
     most = min(count, MOST_FEW) if tuning == "few" else len(problem.train.labels)
@@ -223,7 +223,7 @@ def _validation(problem: Problem, tuning: str, count: int, seed: int) -> Labelle
     return problem.train.labelled(rows)
 
 
-def _ways(problem: Problem, names: Sequence[str], rams: Mapping[str, LearnedRam]) -> list[_Way]:
+def _ways(problem: FewShotProblem, names: Sequence[str], rams: Mapping[str, LearnedRam]) -> list[_Way]:
     """List the methods in the order of the report: the one to compare with, zero-shot, the others."""
     found: list[_Way] = []
     for name in names:
@@ -238,7 +238,7 @@ def _ways(problem: Problem, names: Sequence[str], rams: Mapping[str, LearnedRam]
     return found
 
 
-def _family(problem: Problem, family: Family) -> _Way:
+def _family(problem: FewShotProblem, family: MethodFamily) -> _Way:
     def measure(draw: _Draw) -> tuple[Right, Mapping[str, Any]]:
         chosen = choose(family, problem.support(draw.rows), draw.validation, folds=draw.folds)
         scores = problem.logits + chosen.method.offsets(problem.test.images)
@@ -247,7 +247,9 @@ def _family(problem: Problem, family: Family) -> _Way:
     return _Way(family.title, measure)
 
 
-def _augmented(problem: Problem, title: str, blender: Callable[[ReferenceSet], Blender], *, closed: bool) -> _Way:
+def _augmented(
+    problem: FewShotProblem, title: str, blender: Callable[[ReferenceSet], Blender], *, closed: bool
+) -> _Way:
     encoder = problem.encoder
     background = bundled_background(encoder.traits.id, fingerprint=encoder.fingerprint)
 
@@ -274,7 +276,7 @@ def _figure(count: int) -> str:
 
 
 def _result(
-    problem: Problem,
+    problem: FewShotProblem,
     task: str,
     title: str,
     right: Mapping[str, Right],
@@ -310,7 +312,7 @@ def _result(
     )
 
 
-def _notes(problem: Problem, images: Sequence[int]) -> tuple[str, ...]:
+def _notes(problem: FewShotProblem, images: Sequence[int]) -> tuple[str, ...]:
     notes = [f"left out: {reason}" for one in (problem.train, problem.test) for reason in one.unreadable]
     if problem.dropped:
         notes.append(f"{problem.dropped} training images show test images and were not drawn")

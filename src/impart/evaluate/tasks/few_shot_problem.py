@@ -22,7 +22,7 @@ from impart.readers.names import label_text
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.prompts import fill_prompt
 
-__all__ = ["EmbeddedClasses", "Problem", "open_problem"]
+__all__ = ["EmbeddedClasses", "FewShotProblem", "open_problem"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -97,7 +97,7 @@ class EmbeddedClasses:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class FewShotProblem:
     """A few-shot problem.
 
     Attributes:
@@ -160,7 +160,7 @@ def open_problem(
     cache: EmbeddingCache | None = None,
     batch: int = 32,
     on_progress: Progress | None = None,
-) -> Problem:
+) -> FewShotProblem:
     """Embed both sets and the class names, and leave out training images that show a test image.
 
     Raises:
@@ -190,7 +190,7 @@ def open_problem(
             f"{len(missing)} classes of {train.name!r} have no readable training image{reason}: {named}. Add images of "
             "these classes, or leave the classes out of both sets"
         )
-    return Problem(
+    return FewShotProblem(
         encoder=encoder,
         train=kept,
         test=tested,
