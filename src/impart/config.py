@@ -40,6 +40,8 @@ __all__ = [
     "EngineName",
     "EvaluateSettings",
     "Features",
+    "FewShotMethod",
+    "FewShotTuning",
     "Fit",
     "FixedPrompts",
     "Group",
@@ -63,6 +65,19 @@ EngineName: TypeAlias = Literal["local", "ray"]
 CaptionField: TypeAlias = Literal["title", "description", "usertags"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Features: TypeAlias = Literal["embedding", "retrieval", "both"]
+FewShotMethod: TypeAlias = Literal[
+    "tip-adapter",
+    "ape",
+    "gda",
+    "timo",
+    "proker",
+    "prototypes",
+    "ridge",
+    "transclip",
+    "vanilla",
+    "vanilla-closed",
+]
+FewShotTuning: TypeAlias = Literal["none", "folds", "few", "full"]
 Fit: TypeAlias = Literal["squash", "crop"]
 FixedPrompts: TypeAlias = Literal["ensemble", "single"]
 Group: TypeAlias = Literal["video", "moment", "scene", "frame"]

@@ -178,6 +178,11 @@ def _measured(task: str, *data: object) -> list[object]:
     return ["eval", task, *data, "-e", "tiny", "--bootstrap", 0, "--no-report"]
 
 
+def _few_shot(place: Path, _: Path) -> list[object]:
+    data = f"caltech101:{place / 'caltech101'}"
+    return [*_measured("few-shot", data), "--images", 1, "--draws", 1, "--near-duplicate", 2]
+
+
 def _videos(place: Path) -> list[object]:
     return _measured("retrieval", "-d", f"video-captions:{place / 'clips' / 'captions.csv'}")
 
@@ -210,6 +215,11 @@ TRIALS: dict[tuple[str, str], Callable[[Path, Path], list[object]]] = {
     ("models list", "--format"): lambda _, __: ["models", "list"],
     ("eval zeroshot", "--prompts"): lambda place, _: _measured("zeroshot", f"caltech101:{place / 'caltech101'}"),
     ("eval probe", "--features"): lambda place, _: _measured("probe", place / "caltech101"),
+    ("eval few-shot", "--methods"): _few_shot,
+    ("eval few-shot", "--over"): lambda place, out: [*_few_shot(place, out), "--methods", "gda"],
+    ("eval few-shot", "--tuned-with"): lambda place, out: [*_few_shot(place, out), "--methods", "gda"],
+    ("eval few-shot", "--prompts"): lambda place, out: [*_few_shot(place, out), "--methods", "gda"],
+    ("eval few-shot", "--format"): lambda place, out: [*_few_shot(place, out), "--methods", "gda"],
     ("eval regions", "--prompts"): lambda place, _: _measured("regions", place / "boxes"),
     ("eval retrieval", "--fit"): lambda place, _: _videos(place),
     ("eval retrieval", "--by"): lambda place, _: [

@@ -10,6 +10,7 @@ import impart.evaluate
 
 NAMES = [
     "Result",
+    "few_shot",
     "image_to_video",
     "linear_probe",
     "predict_moments",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from impart.evaluate.datasets import open_set
 from impart.evaluate.datasets.types import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
 from impart.evaluate.result import Result
+from impart.evaluate.tasks.few_shot import few_shot
 from impart.evaluate.tasks.moments import predict_moments, read_predictions, score_predictions
 from impart.evaluate.tasks.probe import linear_probe
 from impart.evaluate.tasks.regions import regions
@@ -19,6 +20,7 @@ __all__ = [
     "MomentSet",
     "Result",
     "VideoSet",
+    "few_shot",
     "image_to_video",
     "linear_probe",
     "open_set",

@@ -49,11 +49,24 @@ class Spectrum:
         values, vectors = np.linalg.eigh(np.exp(self.beta * (q @ q.T - 1)))
         return np.maximum(values, 0), vectors
 
+    def solve(self, lam: float, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Compute (K + lambda I)^-1 T (R, C) of targets T (R, C)."""
+        values, vectors = self._decomposed
+        solved: npt.NDArray[np.float64] = (vectors / (values + lam)) @ (vectors.T @ targets)
+        return solved
+
+    def predict_left_out(self, lam: float, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Predict the target (R, C) of each reference from the others, exactly."""
+        values, vectors = self._decomposed
+        shrunk = vectors * (values / (values + lam))
+        predicted = shrunk @ (vectors.T @ targets)  # H T
+        own = (shrunk * vectors).sum(axis=1, keepdims=True)  # H_ii
+        found: npt.NDArray[np.float64] = targets - (targets - predicted) / np.maximum(1 - own, 1e-9)
+        return found
+
     def weights(self, lam: float) -> Float32:
         """Compute (K + lambda I)^-1 Y (R, C), Y the one-hot labels."""
-        values, vectors = self._decomposed
-        solved = (vectors / (values + lam)) @ (vectors.T @ self.support.one_hot)
-        weights: Float32 = solved.astype(np.float32)
+        weights: Float32 = self.solve(lam, self.support.one_hot.astype(np.float64)).astype(np.float32)
         return weights
 
     def hat(self, lam: float) -> npt.NDArray[np.float64]:
@@ -64,12 +77,7 @@ class Spectrum:
 
     def left_out(self, lam: float) -> Float32:
         """Predict the label (R, C) of each reference from the others, exactly."""
-        values, vectors = self._decomposed
-        shrunk = vectors * (values / (values + lam))
-        y = self.support.one_hot.astype(np.float64)
-        predicted = shrunk @ (vectors.T @ y)  # H Y
-        own = (shrunk * vectors).sum(axis=1, keepdims=True)  # H_ii
-        found: Float32 = (y - (y - predicted) / np.maximum(1 - own, 1e-9)).astype(np.float32)
+        found: Float32 = self.predict_left_out(lam, self.support.one_hot.astype(np.float64)).astype(np.float32)
         return found
 
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32, ImageEmbeddings, l2_normalise
 
-__all__ = ["LOGIT_SCALE", "FewShot", "Support", "augmented", "dual_texts"]
+__all__ = ["LOGIT_SCALE", "FewShot", "OffsetMethod", "Support", "augmented", "dual_texts"]
 
 LOGIT_SCALE = 100.0
 """s, the inverse temperature of CLIP at the end of its training, by which published methods weight their offsets."""
@@ -39,12 +39,14 @@ class Support:
         retrieval: (R, Q) L2-normalised.
         labels: (R,) class number of each; every class has one reference at least.
         texts: (C, D) L2-normalised class embeddings.
+        prompts: (C, P, D) L2-normalised embeddings of each class in P prompts; None = the texts alone.
     """
 
     embeddings: Float32
     retrieval: Float32
     labels: npt.NDArray[np.int64]
     texts: Float32
+    prompts: Float32 | None = None
 
     def __post_init__(self) -> None:
         assert self.embeddings.shape == (len(self), self.texts.shape[1]), (self.embeddings.shape, self.texts.shape)
@@ -67,13 +69,35 @@ class Support:
     def images(self) -> ImageEmbeddings:
         return ImageEmbeddings(self.embeddings, self.retrieval)
 
+    def only(self, rows: npt.NDArray[np.bool_]) -> Support:
+        """Select references (R,); every class keeps one at least."""
+        kept = (self.embeddings[rows], self.retrieval[rows], self.labels[rows])
+        return Support(*kept, self.texts, self.prompts)
 
-class FewShot(Protocol):
+    def without_singles(self, offsets: Float32) -> Float32:
+        """Complete the offsets (R, C) of left-out references whose class has no other reference.
+
+        Such a class is not known by images: it gets the mean offset of the other classes, so that it can be chosen by
+        its name.
+        """
+        rows = np.flatnonzero(self.counts[self.labels] == 1)
+        own = self.labels[rows]
+        found = offsets.copy()
+        others = offsets[rows].sum(axis=1) - offsets[rows, own]
+        found[rows, own] = others / max(1, len(self.texts) - 1)
+        return found
+
+
+class OffsetMethod(Protocol):
     """A fitted few-shot method."""
 
     def offsets(self, images: ImageEmbeddings) -> Float32:
         """Compute the offsets g (B, C) of the zero-shot logits of B images."""
         ...
+
+
+class FewShot(OffsetMethod, Protocol):
+    """A fitted few-shot method with exact leave-one-out."""
 
     def left_out(self) -> Float32:
         """Compute the offsets (R, C) of the references, each by the method fitted without it."""

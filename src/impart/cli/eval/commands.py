@@ -5,34 +5,36 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
+from impart.cli.eval.few_shot import few_shot
 from impart.cli.eval.options import (
     BatchOption,
     BootstrapOption,
     CacheOption,
+    DataArgument,
+    DataOption,
     EncodersOption,
     Form,
     FormatOption,
     JsonOption,
+    LimitOption,
     NearDuplicateOption,
     NoCacheOption,
     NoReportOption,
+    PromptsOption,
     RamsOption,
     RefsetsOption,
     ReportOption,
+    SplitOption,
 )
-from impart.cli.eval.runs import evaluation, open_models, print_figures, print_tables
+from impart.cli.eval.runs import evaluation, open_data, open_models, print_figures, print_tables
 from impart.cli.options import DeviceOption, ThreadsOption, index_place
-from impart.config import By, DecodeSettings, EvaluateSettings, Features, Fit, FixedPrompts, Prompts
-
-if TYPE_CHECKING:
-    from impart.evaluate.datasets.reader import Kind
+from impart.config import By, DecodeSettings, EvaluateSettings, Features, Fit, FixedPrompts
 
 __all__ = ["app"]
 
@@ -40,6 +42,11 @@ app = typer.Typer(
     help="Evaluate encoders and reference sets: several at once, on the same items, with intervals and a report.",
     no_args_is_help=True,
 )
+
+app.command(
+    "few-shot",
+    epilog="Example: impart eval few-shot caltech101:data/caltech101 --images 1,2,4 --tuned-with none,few",
+)(few_shot)
 
 _WIDTH, _INDENT = 100, 6 * " "  # of the list of data sets
 _KINDS = {
@@ -50,37 +57,9 @@ _KINDS = {
     "moments": "Moments in videos (moments)",
 }
 
-DataArgument: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="DATA", help="Data sets, as in --data.", show_default=False)
-]
-DataOption: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--data",
-        "-d",
-        metavar="NAME:PATH",
-        help="Data set: its name and its folder or file ('impart eval datasets' lists the names and the files), or a "
-        "path alone (a folder with one sub-folder of images per class, or a csv). Repeatable.",
-    ),
-]
-SplitOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--split", help="Split of the data set. Default: the one that papers report.", metavar="NAME"),
-]
-LimitOption: TypeAlias = Annotated[
-    int,
-    typer.Option("--limit", min=0, metavar="N", help="Only N images, drawn at random with a fixed seed; 0 = all."),
-]
 FpsOption: TypeAlias = Annotated[float, typer.Option("--fps", min=0.01, help="Videos: frames sampled per second.")]
 FitOption: TypeAlias = Annotated[
     Fit, typer.Option("--fit", help="Videos: whole frames, squashed to a square, or the encoder's own crop.")
-]
-PromptsOption: TypeAlias = Annotated[
-    Prompts,
-    typer.Option(
-        "--prompts",
-        help="Seven prompts averaged, 'a photo of a {}.' alone, or the prompts of the data set.",
-    ),
 ]
 
 
@@ -113,7 +92,7 @@ def zeroshot(
     with evaluation("zeroshot", locals()) as (run, options):
         from impart.evaluate.tasks.zeroshot import zeroshot as task
 
-        opened = _open(data, more_data, kind="classes", split=split, per_class=per_class, limit=limit)
+        opened = open_data(data, more_data, kind="classes", split=split, per_class=per_class, limit=limit)
         open_models(run, options)
         for dataset in opened:
             run.measure(dataset.name, [partial(task, dataset=dataset, prompts=prompts)], [dataset.images])
@@ -165,9 +144,9 @@ def probe(
     with evaluation("probe", locals()) as (run, options):
         from impart.evaluate.tasks.probe import linear_probe
 
-        tests = _open(data, more_data, kind="classes", split=split, limit=limit)
-        trains = _open(data, more_data, kind="classes", split=train_split, per_class=per_class)
-        vals = _open(data, more_data, kind="classes", split=val_split) if val_split else [None] * len(tests)
+        tests = open_data(data, more_data, kind="classes", split=split, limit=limit)
+        trains = open_data(data, more_data, kind="classes", split=train_split, per_class=per_class)
+        vals = open_data(data, more_data, kind="classes", split=val_split) if val_split else [None] * len(tests)
         open_models(run, options)
         for train, val, test in zip(trains, vals, tests, strict=True):
             task = partial(linear_probe, train=train, test=test, val=val, features=features)
@@ -207,7 +186,7 @@ def regions(
         from impart.evaluate.tasks.regions import regions as task
 
         chosen = _numbers(scales, "--scales")
-        opened = _open(data, more_data, kind="boxes", split=split, limit=limit)
+        opened = open_data(data, more_data, kind="boxes", split=split, limit=limit)
         open_models(run, options)
         for dataset in opened:
             cut = [crops(dataset, scale=scale) for scale in chosen]  # a reference may show the content of a box
@@ -289,7 +268,7 @@ def retrieval(
         from impart.evaluate.tasks.video_retrieval import image_to_video, video_retrieval
 
         decode = DecodeSettings(fps=fps, fit=fit)
-        opened = _open(data, more_data, kind=("captions", "videos"), split=split, limit=limit)
+        opened = open_data(data, more_data, kind=("captions", "videos"), split=split, limit=limit)
         open_models(run, options)
         for dataset in opened:
             if isinstance(dataset, VideoSet):
@@ -359,7 +338,7 @@ def moments(
 
         if predictions and (options.encoders or options.refset or options.ram):
             raise typer.BadParameter("--predictions were made elsewhere: leave --encoders, --refset and --ram out")
-        opened = _open(data, more_data, kind="moments", split=split)
+        opened = open_data(data, more_data, kind="moments", split=split)
         if not predictions:
             open_models(run, options)
         decode = DecodeSettings(fps=fps, fit=fit)
@@ -430,35 +409,6 @@ def table(
         if not figure or row["figure"] in figure
     ]
     print_figures(rows, form)
-
-
-def _open(
-    first: Sequence[str] | None,
-    second: Sequence[str] | None,
-    *,
-    kind: Kind | tuple[Kind, ...],
-    split: str | None,
-    per_class: int = 0,
-    limit: int = 0,
-) -> list[Any]:
-    """Open the named data sets. Of several kinds, the reader's is taken, else the first."""
-    from impart.errors import ConfigError
-    from impart.evaluate.datasets import READERS, open_set
-
-    specs = [*(first or []), *(second or [])]
-    if not specs:
-        raise typer.BadParameter("name a data set: --data cifar10:PATH, or a path ('impart eval datasets' lists all)")
-    kinds = (kind,) if isinstance(kind, str) else kind
-    opened = []
-    for spec in specs:
-        reader = READERS.get(spec.partition(":")[0])
-        wanted = reader.kind if reader is not None and reader.kind in kinds else kinds[0]
-        opened.append(open_set(spec, split=split, kind=wanted, per_class=per_class or None, limit=limit or None))
-    names = [dataset.name for dataset in opened]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"two data sets are called {twice!r}: measure each in its own run")
-    return opened
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:

@@ -10,25 +10,58 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 
 from impart.cli.options import encoder_options
-from impart.config import Device
+from impart.config import Device, Prompts
 
 __all__ = [
     "BatchOption",
     "BootstrapOption",
     "CacheOption",
+    "DataArgument",
+    "DataOption",
     "EncodersOption",
     "EvalOptions",
     "Form",
     "FormatOption",
     "JsonOption",
+    "LimitOption",
     "NearDuplicateOption",
     "NoCacheOption",
     "NoReportOption",
+    "PromptsOption",
     "RamsOption",
     "RefsetsOption",
     "ReportOption",
+    "SplitOption",
 ]
 
+DataArgument: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="DATA", help="Data sets, as in --data.", show_default=False)
+]
+DataOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        "-d",
+        metavar="NAME:PATH",
+        help="Data set: its name and its folder or file ('impart eval datasets' lists the names and the files), or a "
+        "path alone (a folder with one sub-folder of images per class, or a csv). Repeatable.",
+    ),
+]
+SplitOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--split", help="Split of the data set. Default: the one that papers report.", metavar="NAME"),
+]
+LimitOption: TypeAlias = Annotated[
+    int,
+    typer.Option("--limit", min=0, metavar="N", help="Only N images, drawn at random with a fixed seed; 0 = all."),
+]
+PromptsOption: TypeAlias = Annotated[
+    Prompts,
+    typer.Option(
+        "--prompts",
+        help="Seven prompts averaged, 'a photo of a {}.' alone, or the prompts of the data set.",
+    ),
+]
 EncodersOption: TypeAlias = Annotated[
     str | None,
     typer.Option(

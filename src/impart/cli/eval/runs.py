@@ -20,10 +20,11 @@ from impart.cli.eval.options import EvalOptions, Form
 from impart.cli.progress import progress
 
 if TYPE_CHECKING:
+    from impart.evaluate.datasets.reader import Kind
     from impart.evaluate.report.tables import Cell, Table
     from impart.evaluate.run import Run
 
-__all__ = ["evaluation", "open_models", "print_figures", "print_tables"]
+__all__ = ["evaluation", "open_data", "open_models", "print_figures", "print_tables"]
 
 _NOTES_SHOWN = 12
 PARTLY = 3
@@ -73,6 +74,40 @@ def evaluation(task: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Run, 
             print(f"report: {folder_of_report}", file=sys.stderr)
     if not run.complete:
         raise typer.Exit(PARTLY)
+
+
+def open_data(
+    first: Sequence[str] | None,
+    second: Sequence[str] | None,
+    *,
+    kind: Kind | tuple[Kind, ...],
+    split: str | None,
+    per_class: int = 0,
+    limit: int = 0,
+) -> list[Any]:
+    """Open the named data sets. Of several kinds, the reader's is taken, else the first.
+
+    Raises:
+        ConfigError: two of them have the same name.
+        typer.BadParameter: none is named.
+    """
+    from impart.errors import ConfigError
+    from impart.evaluate.datasets import READERS, open_set
+
+    specs = [*(first or []), *(second or [])]
+    if not specs:
+        raise typer.BadParameter("name a data set: --data cifar10:PATH, or a path ('impart eval datasets' lists all)")
+    kinds = (kind,) if isinstance(kind, str) else kind
+    opened = []
+    for spec in specs:
+        reader = READERS.get(spec.partition(":")[0])
+        wanted = reader.kind if reader is not None and reader.kind in kinds else kinds[0]
+        opened.append(open_set(spec, split=split, kind=wanted, per_class=per_class or None, limit=limit or None))
+    names = [dataset.name for dataset in opened]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two data sets are called {twice!r}: measure each in its own run")
+    return opened
 
 
 def open_models(run: Run, options: EvalOptions) -> None:
