@@ -249,8 +249,8 @@ class RamSettings:
     """RAM, the trained retrieval-augmented module (`impart.blending.ram`).
 
     Attributes:
-        form: `paper` (RA-CLIP: two branches of cross-attention), or `vanilla`, whose initial output equals RA-CLIP
-            Vanilla.
+        form: `paper` (RA-CLIP: two branches of cross-attention); `vanilla`, whose initial output equals RA-CLIP
+            Vanilla; or `solved`, the learned constants of weights solved on the set (mode `episodes`).
         layers: L, layers per branch.
         heads: attention heads; must divide the embedding width.
         k: neighbours per image.
@@ -275,11 +275,11 @@ class RamSettings:
     ramp: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.form not in ("paper", "vanilla"):
-            raise ConfigError(f"ram.form is {self.form!r}: use paper or vanilla")
+        if self.form not in ("paper", "vanilla", "solved"):
+            raise ConfigError(f"ram.form is {self.form!r}: use paper, vanilla or solved")
         if self.norm not in ("none", "l2"):
             raise ConfigError(f"ram.norm is {self.norm!r}: use none or l2")
-        if self.form == "vanilla" and (self.gate or self.norm != "none"):
+        if self.form != "paper" and (self.gate or self.norm != "none"):
             raise ConfigError('ram.gate and ram.norm belong to form "paper": remove them, or set ram.form = "paper"')
         for name in ("layers", "heads"):
             if getattr(self, name) < 1:

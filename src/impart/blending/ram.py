@@ -34,21 +34,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impart.blending.ram_onnx import GRAPH_INPUTS, RamBlender
+from impart.blending.ram_export import export_graph
+from impart.blending.ram_onnx import RamBlender
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, Float32
-from impart.encoders.onnx.session import OnnxSession
-from impart.encoders.torch_towers import quiet
-from impart.errors import ConfigError, EncoderError, MissingExtraError
+from impart.errors import ConfigError, EncoderError
 from impart.files import new_sha256
 
-__all__ = ["ModuleRam", "Ram", "RamOutput", "Retrieved", "build_ram", "export_ram", "read_weights", "write_weights"]
+__all__ = [
+    "ModuleRam",
+    "Ram",
+    "RamOutput",
+    "Retrieved",
+    "build_ram",
+    "export_graph",
+    "export_ram",
+    "read_weights",
+    "write_weights",
+]
 
 _FAR = -1e4  # a score whose softmax share is 0; finite in float16
 _RANK = 16  # width of a head's learned correction of the similarity
 _HIDDEN = 32
 _AGREEMENTS = 6
-_TOLERANCE = 1e-4  # largest difference between a module and its export, relative to the largest number
 _Z_SCORES = 0.1  # scales z-scores, some 0..20 standard deviations, to the size of cosines
 _OLD_KEYS = {"z_scale": "standing_scale"}  # weights whose key on disk differs: version 0.1.0 wrote it
 
@@ -103,20 +111,26 @@ class RamOutput:
 
 
 class Ram(nn.Module):
-    """Base class of both forms: `forward(Retrieved) -> RamOutput`."""
+    """Base class of all forms: `forward(Retrieved) -> RamOutput`."""
 
     settings: RamSettings
 
     def forward(self, found: Retrieved) -> RamOutput:
         raise NotImplementedError
 
+    def export(self, path: Path, *, dim: int, retrieval_dim: int) -> None:
+        """Write the graph of the checkpoint (see `export_ram`)."""
+        export_ram(self, path, dim=dim, retrieval_dim=retrieval_dim)
+
 
 def build_ram(settings: RamSettings, *, dim: int, retrieval_dim: int) -> Ram:
     """Build the module for an encoder of widths D and R.
 
     Raises:
-        ConfigError: the heads do not divide D.
+        ConfigError: the heads do not divide D, or only mode `episodes` has the form.
     """
+    if settings.form == "solved":
+        raise ConfigError('ram.form "solved" learns in mode episodes alone: impart train ram_episodes_solved')
     if dim % settings.heads:
         raise ConfigError(f"ram.heads is {settings.heads}, which does not divide the embedding width {dim}")
     if settings.form == "vanilla":
@@ -133,44 +147,16 @@ def export_ram(ram: Ram, path: Path, *, dim: int, retrieval_dim: int) -> None:
         EncoderError: torch cannot export it, or the outputs differ.
         MissingExtraError: the exporter's packages are not installed.
     """
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("onnxscript", extra="train", purpose="export to ONNX") from error
-    module = _Flat(copy.deepcopy(ram).cpu().float().eval())
-    with quiet():
-        try:
-            batch, k = torch.export.Dim("batch"), torch.export.Dim("k")
-            rows, grid = {0: batch}, {0: batch, 1: k}
-            program = torch.onnx.export(
-                module,
-                tuple(_sample(3, 2 + ram.settings.k, dim, retrieval_dim).values()),
-                input_names=[GRAPH_INPUTS.get(item.name, item.name) for item in dataclasses.fields(Retrieved)],
-                output_names=[item.name for item in dataclasses.fields(RamOutput)],
-                dynamic_shapes=((rows, rows, *(grid for _ in range(6))),),  # of `*tensors`
-                opset_version=18,
-                dynamo=True,
-                verbose=False,
-            )
-            assert program is not None
-            for node in program.model.graph.all_nodes():
-                node.metadata_props.clear()  # the exporter writes paths of this machine
-            program.save(str(path), external_data=False)
-        except Exception as error:  # many kinds, from three packages
-            raise EncoderError(f"torch cannot export the RAM to {path}: {error}") from error
-    _check_export(module, path, _sample(5, ram.settings.k, dim, retrieval_dim))
-
-
-def _check_export(module: nn.Module, path: Path, sample: dict[str, Tensor]) -> None:
-    session = OnnxSession(path)
-    feeds = {GRAPH_INPUTS.get(name, name): tensor.numpy() for name, tensor in sample.items()}
-    got = session.run([item.name for item in session.outputs], feeds)
-    with torch.no_grad():
-        want = module(*sample.values())
-    apart = max(float((torch.from_numpy(a) - b).abs().max()) for a, b in zip(got, want, strict=True))
-    size = max(1.0, *(float(b.abs().max()) for b in want))
-    if not apart <= _TOLERANCE * size:
-        raise EncoderError(f"the export {path} differs from the RAM by {apart:.2g}: do not use it")
+    batch, k = torch.export.Dim("batch"), torch.export.Dim("k")
+    rows, grid = {0: batch}, {0: batch, 1: k}
+    export_graph(
+        _Flat(copy.deepcopy(ram).cpu().float().eval()),
+        path,
+        _sample(3, 2 + ram.settings.k, dim, retrieval_dim),
+        outputs=[item.name for item in dataclasses.fields(RamOutput)],
+        check=_sample(5, ram.settings.k, dim, retrieval_dim),
+        shapes=((rows, rows, *(grid for _ in range(6))),),  # of `*tensors`
+    )
 
 
 def write_weights(ram: Ram, path: Path) -> None:

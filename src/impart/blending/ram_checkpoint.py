@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from impart.blending.encoder import AugmentedEncoder, default_augmented
 from impart.blending.ram_onnx import LearnedRam
+from impart.blending.ram_solved import learned_ram
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.encoders.onnx.session import RuntimeOptions
@@ -123,7 +124,7 @@ def write_checkpoint(
         EncoderMismatchError: the references were made with another encoder.
         EncoderError: the module cannot be exported, or the folder cannot be written.
     """
-    from impart.blending.ram import export_ram, write_weights
+    from impart.blending.ram import write_weights
 
     references.check_encoder(base)
     folder = Path(folder).expanduser()
@@ -131,7 +132,7 @@ def write_checkpoint(
     try:
         make_folder(folder)
         (folder / _NAME).unlink(missing_ok=True)  # from here until the end there is no checkpoint
-        export_ram(ram, folder / _GRAPH, dim=traits.dim, retrieval_dim=traits.retrieval_dim)
+        ram.export(folder / _GRAPH, dim=traits.dim, retrieval_dim=traits.retrieval_dim)
         write_weights(ram, folder / _WEIGHTS)
         references.save(folder / _REFERENCES)
         for name in (_GRAPH, _WEIGHTS):
@@ -237,7 +238,7 @@ def _learned(folder: Path, manifest: RamManifest, options: RuntimeOptions | None
             raise EncoderError(f"{path} is not the file that {folder / _NAME} names: copy or train the RAM again")
     except OSError as error:
         raise EncoderError(f"cannot read {path}: {error.strerror or error}; copy or train the RAM again") from error
-    return LearnedRam(
+    return learned_ram(
         path,
         manifest.settings,
         encoder_id=manifest.encoder_id,

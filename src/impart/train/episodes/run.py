@@ -16,6 +16,7 @@ from impart.blending.ram_checkpoint import write_checkpoint
 from impart.encoders.base import Encoder
 from impart.refset.refset import ReferenceSet
 from impart.train.episodes.prepare import EpisodeData, prepare
+from impart.train.episodes.solved import SolvedTask
 from impart.train.episodes.task import EpisodeTask
 from impart.train.events import TrainEvent
 from impart.train.loop import fit
@@ -24,6 +25,8 @@ from impart.train.prepare.pairs import Failures
 from impart.train.settings import TrainConfig
 
 __all__ = ["run"]
+
+_TASKS: dict[str, type[EpisodeTask]] = {"solved": SolvedTask}
 
 
 def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
@@ -36,7 +39,7 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
     encoder = load_frozen_encoder(config.data)
     prepared = yield from prepare(config, encoder, data=data, out=out, failures=failures)
     failures.write(out / "failures.csv")
-    task = EpisodeTask(prepared, config)
+    task = _TASKS.get(config.ram.form, EpisodeTask)(prepared, config)
     finished = yield from fit(task, config, out=out, resume=resume)
     task.ram.eval()
     references = _references(prepared, encoder)

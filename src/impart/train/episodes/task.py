@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impart.blending.ram import Retrieved, build_ram
+from impart.blending.ram import Ram, build_ram
 from impart.train.episodes.episodes import Concepts, Episode, draw_episode, made_up
 from impart.train.episodes.prepare import EpisodeData
 from impart.train.prepare.retrieved import ZNormTensors, gather
@@ -33,9 +33,8 @@ class EpisodeTask(TrainingTask):
 
     def __init__(self, data: EpisodeData, config: TrainConfig):
         self._data, self._config, self._options = data, config, config.episodes
-        dim, width = data.image[0].shape[1], data.retrieval[0].shape[1]
         torch.manual_seed(config.seed)
-        self.ram = build_ram(config.ram, dim=dim, retrieval_dim=width)
+        self.ram = self.build(config, data)
         self.temperature = Temperature(config.loss.init_scale, config.loss.max_scale)
         self._start = copy.deepcopy(self.ram).eval()  # with ram.form = vanilla this is Vanilla
         self._called: dict[str, nn.Module] = self.modules()
@@ -43,6 +42,14 @@ class EpisodeTask(TrainingTask):
         self.pairs_per_step = self._options.concepts * self._options.queries * config.loop.accumulate
         self.validated = f"{len(data.validation)} concepts"
         self.steps_per_epoch = 100  # an epoch of episodes has no natural end
+
+    def build(self, config: TrainConfig, data: EpisodeData) -> Ram:
+        """Build the RAM to be trained."""
+        return build_ram(config.ram, dim=data.image[0].shape[1], retrieval_dim=data.retrieval[0].shape[1])
+
+    def cosines(self, v: Tensor, added: Tensor, candidates: Tensor) -> Tensor:
+        """Score the candidates (C, D): (B, C), to be multiplied by the learned scale."""
+        return F.normalize(v + added, dim=-1) @ candidates.T
 
     def modules(self) -> dict[str, nn.Module]:
         return {"ram": self.ram, "temperature": self.temperature}
@@ -74,7 +81,7 @@ class EpisodeTask(TrainingTask):
         with accelerator.autocast():
             added = self._called["ram"](found).added
             scale = self._called["temperature"]()
-            logits = (scale * F.normalize(found.v + added, dim=-1) @ candidates.T).float()  # (B, C)
+            logits = (scale * self.cosines(found.v, added, candidates)).float()  # (B, C)
             naming = F.cross_entropy(logits, right)
             absent = added.float().square().sum(1)[~present_rows]
             loss = naming + options.keep * (absent.mean() if len(absent) else 0.0)
@@ -115,7 +122,7 @@ class EpisodeTask(TrainingTask):
         rng: np.random.Generator,
         *,
         made_up_share: float,
-    ) -> tuple[Retrieved, Tensor, Tensor, Tensor]:
+    ) -> tuple[Any, Tensor, Tensor, Tensor]:
         """Return the input of RAM, candidates (C, D), right answers (B,), and whether references show them (B,) bool.
 
         Args:
@@ -125,11 +132,25 @@ class EpisodeTask(TrainingTask):
             rng: for made-up names.
             made_up_share: probability that the names are made up.
         """
-        data = self._data
-        names = tuple(np.stack([data.names[pool.keys[concept]] for concept in episode.concepts], axis=1))  # P (C, D)
+        names = tuple(
+            np.stack([self._data.names[pool.keys[concept]] for concept in episode.concepts], axis=1)
+        )  # P (C, D)
         if rng.random() < made_up_share:
             names = made_up(names, rng)
-        of_references, of_queries = views
+        found, kept = self.inputs(pool, episode, views, names)
+        right = self._tensor(episode.right[kept])
+        candidates = F.normalize(self._tensor(np.mean(names, axis=0)), dim=-1)
+        return found, candidates, right, self._tensor(episode.present)[right]
+
+    def inputs(
+        self,
+        pool: Concepts,  # noqa: ARG002
+        episode: Episode,
+        views: tuple[int, int],
+        names: tuple[npt.NDArray[np.float32], ...],
+    ) -> tuple[Any, npt.NDArray[np.int64]]:
+        """Return the input of RAM for the queries of an episode, and the numbers of the queries that are used."""
+        data, (of_references, of_queries) = self._data, views
         queries = self._tensor(data.retrieval[of_queries][episode.queries])
         references = self._tensor(data.retrieval[of_references][episode.references])
         sims = queries @ references.T  # (B, N)
@@ -144,9 +165,7 @@ class EpisodeTask(TrainingTask):
             retrieval=references,
             znorm=self._znorm,
         )
-        right = self._tensor(episode.right)
-        candidates = F.normalize(self._tensor(np.mean(names, axis=0)), dim=-1)
-        return found, candidates, right, self._tensor(episode.present)[right]
+        return found, np.arange(len(episode.queries))
 
     def _tensor(self, rows: npt.NDArray[np.generic]) -> Tensor:
         return torch.as_tensor(rows, device=self._device)

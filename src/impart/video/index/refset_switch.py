@@ -20,6 +20,7 @@ import numpy as np
 from impart.blending.base import Blender
 from impart.blending.encoder import AugmentedEncoder, blender_of
 from impart.blending.ram_onnx import LearnedRam
+from impart.blending.ram_solved import learned_ram
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderError, EncoderMismatchError, ReferenceSetError, VideoIndexError
@@ -62,7 +63,7 @@ def with_references(base: Encoder, folder: Path, manifest: IndexManifest) -> Enc
         if references.fingerprint != augmentation.references_fingerprint:
             raise ReferenceSetError(f"{folder / augmentation.folder} contains another set than the index names")
         if isinstance(settings, RamSettings):
-            blending = LearnedRam(
+            blending = learned_ram(
                 folder / augmentation.graph,
                 settings,
                 encoder_id=manifest.encoder_id,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.blending.ram_onnx import LearnedRam
+from impart.blending.ram_solved import learned_ram
 from impart.config import RamSettings
 from impart.errors import EncoderError, VideoIndexError
 from impart.images import load_image
@@ -92,7 +92,7 @@ def _ram(index: Path, manifest: IndexManifest, changed: Mapping[str, str]) -> It
     graph = index / augmentation.graph
     found = _below(changed, "rams")
     try:
-        ram = LearnedRam(
+        ram = learned_ram(
             graph,
             augmentation.settings,
             encoder_id=manifest.encoder_id,
