@@ -37,7 +37,9 @@ from impart.train.prepare.pairs import ListedImage
 from impart.train.pretrain.batches import Batch
 from impart.train.pretrain.prepare import PretrainData, PretrainImages
 from impart.train.pretrain.task import PretrainTask
-from impart.train.pretrain.towers import Towers, build_towers, learn_tokenizer
+from impart.train.pretrain.towers.build import build_towers
+from impart.train.pretrain.towers.clip import ClipTowers
+from impart.train.pretrain.towers.tokenizer import learn_tokenizer
 from impart.train.settings import TrainConfig
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "4090": 165}
@@ -75,7 +77,7 @@ class Report:
     ra_clip_mfu: float | None
 
 
-def flop_per_pair(towers: Towers, tokens: int) -> float:
+def flop_per_pair(towers: ClipTowers, tokens: int) -> float:
     """Count the multiplications and additions of a forward pass of one pair; ViT-B/32 alone: 8.7e9."""
     vision, text = towers.model.config.vision_config, towers.model.config.text_config
     patches = (vision.image_size // vision.patch_size) ** 2
@@ -212,7 +214,7 @@ def measure(options: argparse.Namespace) -> Report:
     )
 
 
-def _batch(towers: Towers, options: argparse.Namespace, rng: np.random.Generator) -> Batch:
+def _batch(towers: ClipTowers, options: argparse.Namespace, rng: np.random.Generator) -> Batch:
     size = towers.preprocess.size_px
     pixels = torch.from_numpy(rng.integers(0, 256, (options.batch, 3, size, size), dtype=np.uint8))
     texts = [" ".join(rng.choice(WORDS, towers.tokenizer.context_tokens)) for _ in range(options.batch)]

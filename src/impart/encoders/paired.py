@@ -1,7 +1,8 @@
 """Combine two encoders: embeddings of the first, retrieval embeddings of the second.
 
 RA-CLIP finds neighbours with a frozen, unimodal image encoder beside the trained towers. The folder of `paired:FOLDER`
-has a file `retrieval.json` with the ids of both. Where it names no first encoder, that is `hf:FOLDER`.
+has a file `retrieval.json` with the ids of both. Where it names no first encoder, that is the one in the folder:
+`mini:FOLDER` if there is a `model.json`, else `hf:FOLDER`.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def write_paired(folder: Path, retrieval: Encoder, *, base: Encoder | None = Non
     Args:
         folder: of the pair.
         retrieval: for the retrieval embeddings.
-        base: for the embeddings; None = `hf:FOLDER`.
+        base: for the embeddings; None = the encoder in the folder.
     """
     content = {"encoder": retrieval.traits.id, "fingerprint": retrieval.fingerprint}
     if base is not None:
@@ -96,7 +97,8 @@ def load_paired(rest: str, **options: Any) -> PairedEncoder:
     shared = {name: value for name, value in options.items() if name in ("threads", "device")}
     retrieval = load_encoder(str(named["encoder"]), **shared)
     _check(retrieval, named["fingerprint"], f"{folder} was made with retrieval encoder {named['encoder']!r}")
-    base = load_encoder(str(named.get("base", f"hf:{folder}")), **options)
+    inside = f"mini:{folder}" if (folder / "model.json").is_file() else f"hf:{folder}"
+    base = load_encoder(str(named.get("base", inside)), **options)
     if "base" in named:
         _check(base, named["base_fingerprint"], f"{folder} was made with encoder {named['base']!r}")
     return PairedEncoder(base, retrieval, encoder_id=f"paired:{folder}")

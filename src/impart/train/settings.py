@@ -114,14 +114,18 @@ class ReferenceSettings:
         index: `auto` (exact up to 100,000 references), `exact`, `hnsw` or `ivf`.
         retrieval: embeddings that find neighbours: `backbone` (frozen features, searched once) or `encoder` (the
             learned image embeddings, searched every `refresh` epochs). Mode `ram` uses its encoder's own.
+        embeddings: of the references, in mode `pretrain`: `towers` (by the towers that learn, again every `refresh`
+            epochs) or `frozen` (learned projections of the retriever's embedding and of the text's sentence
+            embedding; their gradient is that of the step).
         refresh: epochs between two searches with the encoder.
         random: share of draws with random references as neighbours, so that RAM learns to add nothing then.
         gradient: whether the gradient of the loss reaches the heads through the references too.
         base_weight: of a second contrastive loss on the embeddings before augmentation.
 
     Raises:
-        ConfigError: `augment` or `retrieval` is unknown; `fraction`, `use` or `random` is no share, or leaves no images
-            to train on or no references; `refresh` is below 1.
+        ConfigError: `augment`, `retrieval` or `embeddings` is unknown; `fraction`, `use` or `random` is no share, or
+            leaves no images to train on or no references; `refresh` is below 1; frozen embeddings are to be searched
+            with the encoder.
     """
 
     augment: str = "ram"
@@ -133,6 +137,7 @@ class ReferenceSettings:
     near_duplicate: float = TRAINING_NEAR_DUPLICATE
     index: str = "auto"
     retrieval: str = "backbone"
+    embeddings: str = "towers"
     refresh: int = 1
     random: float = 0.0
     gradient: bool = False
@@ -149,6 +154,13 @@ class ReferenceSettings:
             raise ConfigError(f"reference.use is {self.use}: it must be above 0 and at most 1")
         if self.retrieval not in ("backbone", "encoder"):
             raise ConfigError(f"reference.retrieval is {self.retrieval!r}: use backbone or encoder")
+        if self.embeddings not in ("towers", "frozen"):
+            raise ConfigError(f"reference.embeddings is {self.embeddings!r}: use towers or frozen")
+        if self.embeddings == "frozen" and self.retrieval == "encoder":
+            raise ConfigError(
+                "reference.embeddings = 'frozen' needs the embeddings of a frozen retriever: set reference.retrieval to "
+                "backbone"
+            )
         if not 0 <= self.random <= 1:
             raise ConfigError(f"reference.random is {self.random}: it is a share, from 0 to 1")
         if self.refresh < 1:
@@ -347,7 +359,8 @@ TABLES: dict[str, set[str]] = {
 """The tables that each mode reads."""
 
 _UNREAD: dict[str, dict[str, tuple[str, ...]]] = {
-    "ram": {"reference": ("augment", "retrieval", "refresh", "gradient", "base_weight")},
+    "ram": {"reference": ("augment", "retrieval", "embeddings", "refresh", "gradient", "base_weight")},
+    "heads": {"reference": ("embeddings",)},
     "episodes": {"loss": ("smoothing", "near_text"), "loop": ("batch",)},
 }
 """Settings of these tables that a mode does not read."""
@@ -356,6 +369,6 @@ _PARTS: dict[str, set[str]] = {
     "ram": {"ram", "temperature", "image_projection", "text_projection"},
     "episodes": {"ram", "temperature"},
     "heads": {"image", "text", "cells", "ram", "tower", "temperature"},
-    "pretrain": {"towers", "ram", "temperature"},
+    "pretrain": {"towers", "references", "ram", "temperature"},
 }
 """Parts that `optimiser.rates` may name; `parts` of a task returns those that the run has."""

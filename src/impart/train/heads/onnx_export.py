@@ -10,7 +10,6 @@ embeddings stay int8 in memory: only the rows of the words of a text are convert
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from pathlib import Path
 
@@ -21,8 +20,8 @@ import torch
 from onnx import GraphProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from impart.train.heads.heads import ImageHead, TextHead
-from impart.train.heads.towers.sentences import CONTEXT_TOKENS, SentenceTower, minilm_folder
+from impart.train.heads.heads import ImageHead
+from impart.train.heads.towers.sentences import CONTEXT_TOKENS, SentenceTower, copy_tokenizer
 
 __all__ = [
     "ImageTower",
@@ -72,9 +71,9 @@ class TextTower(nn.Module):
     """
 
     sentences: SentenceTower
-    head: TextHead
+    head: nn.Module
 
-    def __init__(self, sentences: SentenceTower, head: TextHead):
+    def __init__(self, sentences: SentenceTower, head: nn.Module):
         super().__init__()
         self.sentences, self.head = sentences, head
 
@@ -101,7 +100,7 @@ def export_model(
     """
     export_image(image, backbone, folder / "image.onnx", int8=int8)
     export_text(text, folder / "text.onnx", int8=int8)
-    shutil.copyfile(minilm_folder() / "tokenizer.json", folder / "tokenizer.json")
+    copy_tokenizer(folder)
 
 
 def export_image(tower: ImageTower, backbone: Path, path: Path, *, int8: bool = True) -> None:
@@ -136,8 +135,8 @@ def export_image(tower: ImageTower, backbone: Path, path: Path, *, int8: bool = 
     onnx.save(joined, path)
 
 
-def export_text(tower: TextTower, path: Path, *, int8: bool = True) -> None:
-    """Write the text tower: `input_ids` and `attention_mask` (T, L) to `embedding` (T, D)."""
+def export_text(tower: TextTower, path: Path, *, int8: bool | None = True) -> None:
+    """Write the text tower: `input_ids` and `attention_mask` (T, L) to `embedding` (T, D); `int8` as for a graph."""
     axes = {0: torch.export.Dim("T"), 1: torch.export.Dim("L", max=CONTEXT_TOKENS)}
     ids = torch.ones(2, 7, dtype=torch.int64)
     export_graph(

@@ -35,7 +35,7 @@ from impart.train.settings import DataSettings
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["EmbeddedImages", "EmbeddingStore", "image_key", "load_frozen_encoder"]
+__all__ = ["EmbeddedImages", "EmbeddingStore", "cache_folder", "image_key", "load_frozen_encoder"]
 
 _READERS = 2
 _TEXTS = 256
@@ -61,6 +61,11 @@ class EmbeddedImages:
     phashes: list[str]
     usable: npt.NDArray[np.int64]
     failures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def cache_folder(options: DataSettings, out: Path, name: str) -> Path:
+    """Return where a run keeps what it computes once: `data.cache`, or else `OUT/name`."""
+    return Path(options.cache).expanduser() if options.cache else out / name
 
 
 def load_frozen_encoder(options: DataSettings) -> Encoder:
@@ -110,7 +115,7 @@ class EmbeddingStore:
     @classmethod
     def of_run(cls, options: DataSettings, encoder: Encoder, out: Path) -> EmbeddingStore:
         """Open the store of a run: in `data.cache`, or else in `OUT/embeddings`."""
-        folder = Path(options.cache).expanduser() if options.cache else out / "embeddings"
+        folder = cache_folder(options, out, "embeddings")
         return cls(folder, encoder, batch=options.batch, max_megapixels=options.max_megapixels)
 
     @property

@@ -25,6 +25,7 @@ from impart.errors import DataError, TrainingError
 from impart.images import ImageSource, load_image
 from impart.train.prepare.pairs import ListedImage
 from impart.train.prepare.views import random_crop_box
+from impart.train.pretrain.decoded import Box, Copies, cut_views
 from impart.train.pretrain.shards import ShardReader, shards_of
 
 __all__ = ["Batch", "ImageDataset", "epoch_batches", "in_order"]
@@ -57,55 +58,111 @@ class Batch:
 class ImageDataset:
     """Training images, read as one view and one text each.
 
+    The choice of text, crop and mirror image is a function of (seed, epoch, row) alone: with or without copies, after a
+    resume, and in all variants of an experiment.
+
     Attributes:
         items: n images with texts.
         preprocess: of the image tower.
         crop: smallest share of the area in a view; 1 = the evaluation view.
+        flip: mirror half of the views.
         seed: of crops and of the choice of a text.
         max_megapixels: larger images are refused.
+        copies: of the n images: whole ones to crop, or evaluation views; None = images are decoded for every view.
     """
 
     items: Sequence[ListedImage]
     preprocess: PreprocessConfig
     crop: float = 1.0
+    flip: bool = False
     seed: int = 0
     max_megapixels: float = 100.0
+    copies: Copies | None = None
 
-    def sample(self, row: int, epoch: int, data: bytes | None = None) -> tuple[int, Tensor, str, list[Any]]:
-        """Read an image, or the next one that can be read: (row, pixels (3, S, S), text, failures).
+    def batch(
+        self, rows: npt.NDArray[np.int64], epoch: int, number: int = 0, data: Sequence[bytes] | None = None
+    ) -> Batch:
+        """Read images; one that cannot be read is replaced by the next one.
 
         Args:
-            row: of the image.
-            epoch: changes crop and text.
-            data: the image's bytes, if they are read already.
+            rows: (B,) of the images.
+            epoch: changes crops and texts.
+            number: of the batch within the epoch.
+            data: the images' bytes, if they are read already.
 
         Raises:
             TrainingError: many consecutive images cannot be read.
         """
+        draws = [self._draw(int(row), epoch, data[place] if data else None) for place, row in enumerate(rows)]
+        return Batch(
+            rows=np.array([draw.row for draw in draws], dtype=np.int64),
+            pixels=torch.stack([self._view(draw) for draw in draws]) if self.copies is None else self._cut(draws),
+            texts=[draw.text for draw in draws],
+            epoch=epoch,
+            number=number,
+            failures=[failure for draw in draws for failure in draw.failures],
+        )
+
+    def _draw(self, row: int, epoch: int, data: bytes | None) -> _Draw:
+        """Draw text and view of an image, or of the next one that can be read."""
         failures: list[tuple[str, str]] = []
         for turn in range(_TRIES):
             place = (row + turn) % len(self.items)
             item = self.items[place]
             source: ImageSource = item.pair.image if data is None or turn else data
+            image = None
             try:
-                image, _ = load_image(source, max_megapixels=self.max_megapixels)
+                if self.copies is None:
+                    image, _ = load_image(source, max_megapixels=self.max_megapixels)
+                    size = image.size
+                else:
+                    size = self.copies.size(place)
             except DataError as error:
                 failures.append((item.pair.path or item.pair.image_key, str(error)))
                 continue
             rng = np.random.default_rng((self.seed, epoch, place))
             text = item.texts[int(rng.integers(len(item.texts)))]
-            return place, self._view(image, rng), text, failures
+            box = random_crop_box(size, self.crop, rng) if self.crop < 1 else None
+            return _Draw(place, text, image, size, box, self.flip and bool(rng.random() < 0.5), failures)
         raise TrainingError(
             f"{_TRIES} consecutive images cannot be read, the last {failures[-1][0]}: {failures[-1][1]}"
         )
 
-    def _view(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
+    def _view(self, draw: _Draw) -> Tensor:
+        """Make the view (3, S, S) of a decoded image."""
+        assert draw.image is not None
+        if draw.box is None:
+            view = torch.from_numpy(preprocess([draw.image], self.preprocess)[0])
+        else:
+            size = (self.preprocess.size_px, self.preprocess.size_px)
+            cut = draw.image.resize(size, Image.Resampling.BICUBIC, box=draw.box, reducing_gap=2.0)
+            view = torch.from_numpy(np.array(cut)).permute(2, 0, 1).contiguous()  # (S, S, 3) to (3, S, S)
+        return view.flip(2) if draw.flip else view
+
+    def _cut(self, draws: Sequence[_Draw]) -> Tensor:
+        """Make the views (B, 3, S, S) out of the copies."""
+        assert self.copies is not None
+        pixels = self.copies.pixels[self.copies.rows[[draw.row for draw in draws]]]  # (B, P, P, 3)
+        flips = np.array([draw.flip for draw in draws])
         if self.crop >= 1:
-            return torch.from_numpy(preprocess([image], self.preprocess)[0])
-        box = random_crop_box(image.size, self.crop, rng)
-        size = (self.preprocess.size_px, self.preprocess.size_px)
-        pixels = np.array(image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=2.0))
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (S, S, 3) to (3, S, S)
+            views = torch.from_numpy(np.where(flips[:, None, None, None], pixels[:, :, ::-1], pixels))
+            return views.permute(0, 3, 1, 2)
+        scale = np.array([2 * draw.size for draw in draws]) / pixels.shape[1]  # (B, 4) originals to copies
+        boxes = np.array([draw.box for draw in draws], dtype=np.float64) / scale
+        return cut_views(pixels, boxes, flips, self.preprocess.size_px)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Image, text and view of one row of a batch; `image` is None where there are copies."""
+
+    row: int
+    text: str
+    image: Image.Image | None
+    size: tuple[int, int]
+    box: Box | None
+    flip: bool
+    failures: list[tuple[str, str]]
 
 
 def epoch_batches(
@@ -166,7 +223,7 @@ class _Drawn(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         number, epoch, rows = self.plan[index]
-        return _collate([self.images.sample(int(row), epoch) for row in rows], epoch, number)
+        return self.images.batch(rows, epoch, number)
 
 
 class _Stream(IterableDataset[Batch]):
@@ -210,7 +267,8 @@ class _Stream(IterableDataset[Batch]):
             raw = [next(samples) for _ in range(self.batch)]
             if number < self.first:  # of the run before the resume: read again, not decoded
                 continue
-            made = _collate([self.images.sample(row, self.epoch, data) for row, data in raw], self.epoch, number)
+            rows, data = zip(*raw, strict=True)
+            made = self.images.batch(np.array(rows), self.epoch, number, data)
             made.failures.extend(failures)
             failures.clear()
             yield made
@@ -235,14 +293,3 @@ def _loader(dataset: Any, *, workers: int, pin: bool) -> Iterator[Batch]:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-
-
-def _collate(samples: Sequence[tuple[int, Tensor, str, list[Any]]], epoch: int, number: int) -> Batch:
-    return Batch(
-        rows=np.array([sample[0] for sample in samples], dtype=np.int64),
-        pixels=torch.stack([sample[1] for sample in samples]),
-        texts=[sample[2] for sample in samples],
-        epoch=epoch,
-        number=number,
-        failures=[failure for sample in samples for failure in sample[3]],
-    )

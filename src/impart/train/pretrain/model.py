@@ -3,7 +3,8 @@
 They are one module, so that a wrapper (DDP, FSDP) has one forward pass per chunk. The bank is no part of it: nothing in
 it is learned or sent between processes. A step reads only B K rows of it.
 
-Letters: B pairs in a chunk, K neighbours, D embedding width, R retrieval width, N references, L tokens.
+Letters: B pairs in a chunk, K neighbours, D embedding width, R retrieval width, W sentence width, N references,
+L tokens.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from torch.nn import functional as F
 from impart.blending.ram import Ram
 from impart.train.prepare.retrieved import ZNormTensors, gather, shows_itself
 from impart.train.pretrain.gradcache import ChunkEmbeddings
-from impart.train.pretrain.towers import Towers
+from impart.train.pretrain.towers.base import Towers
 from impart.train.task import Temperature
 
-__all__ = ["Bank", "PretrainModel", "Lookup"]
+__all__ = ["Bank", "Lookup", "PretrainModel", "ReferenceProjections"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Bank:
     """Embeddings of the references as of the last refresh; float16, on the device.
 
     Attributes:
-        image: (N, D).
-        text: (N, D).
+        image: (N, D); with learned projections (N, R), of the frozen retriever.
+        text: (N, D); with learned projections (N, W), of the frozen sentence tower.
         retrieval: (N, R); equal to `image` where the image tower finds neighbours.
         groups: (N,) int64 content numbers.
         znorm: of `retrieval`.
@@ -57,12 +58,32 @@ class Lookup:
     own: Tensor
 
 
+class ReferenceProjections(nn.Module):
+    """Learned projections of frozen reference embeddings, L2-normalised.
+
+    Args:
+        image_width: R, of the retriever.
+        text_width: W, of the sentence tower.
+        dim: D.
+    """
+
+    def __init__(self, image_width: int, text_width: int, dim: int):
+        super().__init__()
+        self.image, self.text = nn.Linear(image_width, dim), nn.Linear(text_width, dim)
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Project (n, R) and (n, W): (n, D) and (n, D)."""
+        made = self.image(image.float()), self.text(text.float())
+        return F.normalize(made[0].float(), dim=-1), F.normalize(made[1].float(), dim=-1)
+
+
 class PretrainModel(nn.Module):
-    """Towers, RAM and temperature: all that learns.
+    """Towers, projections, RAM and temperature: all that learns.
 
     Args:
         towers: image and text.
         ram: None = plain CLIP.
+        references: projections of frozen reference embeddings; None = the towers embed the references.
         temperature: of the loss.
         both: whether the loss has the base embeddings as a second view.
         near_duplicate: references with a higher cosine are masked in a search with the image tower.
@@ -71,10 +92,18 @@ class PretrainModel(nn.Module):
     bank: Bank | None = None
 
     def __init__(
-        self, towers: Towers, ram: Ram | None, temperature: Temperature, *, both: bool, near_duplicate: float
+        self,
+        towers: Towers,
+        ram: Ram | None,
+        temperature: Temperature,
+        *,
+        references: ReferenceProjections | None = None,
+        both: bool,
+        near_duplicate: float,
     ) -> None:
         super().__init__()
         self.towers, self.ram, self.temperature = towers, ram, temperature
+        self.references = references
         self.both = both
         self.near_duplicate = near_duplicate
 
@@ -108,8 +137,23 @@ class PretrainModel(nn.Module):
             own = bank.groups[ids.clamp(min=0)] == lookup.own[:, None]  # some may be drawn at random
             own |= shows_itself(q, bank.retrieval, ids, near_duplicate=self.near_duplicate)
             ids = ids.masked_fill(own, -1)
-            found = gather(v, q, ids, image=bank.image, text=bank.text, retrieval=bank.retrieval, znorm=bank.znorm)
+            image, text, retrieval = bank.image, bank.text, bank.retrieval
+            if self.references is not None:  # only the rows of this chunk are projected
+                rows, places = ids.clamp(min=0).unique(return_inverse=True)
+                image, text = self.references(image[rows], text[rows])
+                retrieval, ids = retrieval[rows], places.masked_fill(ids < 0, -1)
+            found = gather(v, q, ids, image=image, text=text, retrieval=retrieval, znorm=bank.znorm)
         return F.normalize(v + ram(found).added.float(), dim=-1)
+
+    @torch.no_grad()
+    def embedded_references(self) -> tuple[Tensor, Tensor]:
+        """Return image and text embeddings (N, D) of the references, as RAM reads them."""
+        bank = self.bank
+        assert bank is not None
+        if self.references is None:
+            return bank.image, bank.text
+        image, text = self.references(bank.image, bank.text)
+        return image, text
 
     @torch.no_grad()
     def _search(self, q: Tensor, lookup: Lookup) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,24 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Encoder
+from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import DataError
 from impart.files import read_ahead, sha256_hex
 from impart.images import read_header
 from impart.train.events import Preparing, TrainEvent
-from impart.train.prepare.embeddings import EmbeddingStore
+from impart.train.heads.towers.sentences import SentenceCache
+from impart.train.prepare.embeddings import EmbeddingStore, cache_folder
 from impart.train.prepare.neighbours import NeighbourTable, neighbours_of_parts
 from impart.train.prepare.pairs import Failures, ListedImage, list_run
 from impart.train.prepare.split import split_images
+from impart.train.pretrain.decoded import DecodedRun
 from impart.train.settings import TrainConfig
 
-__all__ = ["PretrainData", "PretrainImages", "prepare"]
+__all__ = ["PretrainData", "PretrainImages", "decode_once", "prepare", "retrieve_by"]
 
 _REPORT = 2048  # images between two reports
 _AHEAD = 64  # images read or being read
+_TEXTS = 2048  # sentences between two reports
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,16 @@ class PretrainData:
         references: the held-out pairs, one item per pair.
         validation: to measure on; may be empty.
         hashes: content hash of each reference.
+        sentences: frozen sentence embeddings of all texts; None = neither towers nor references need them.
+        copies: the images, decoded once; None = they are decoded for every view.
     """
 
     train: PretrainImages
     references: PretrainImages
     validation: PretrainImages
     hashes: Sequence[str]
+    sentences: SentenceCache | None = None
+    copies: DecodedRun | None = None
 
 
 def prepare(
@@ -120,12 +128,81 @@ def prepare(
         for name, chosen in parts.items()
     )
     items = [ListedImage(images[number].pair, [images[number].texts[text]]) for number, text in pairs]
+    sentences = None
+    if config.pretrain.text_tower == "sentences" or (augmented and config.reference.embeddings == "frozen"):
+        sentences = SentenceCache(cache_folder(config.data, out, "sentences"))
+        every = [*train_images.items, *validation_images.items, *items]
+        yield from _embed_sentences(sentences, [text for item in every for text in item.texts])
     return PretrainData(
         train_images,
         PretrainImages(items, groups[owners], vectors, rows[owners]),
         validation_images,
         [hashes[number] for number in owners],
+        sentences,
     )
+
+
+def decode_once(
+    data: PretrainData, config: TrainConfig, preprocess: PreprocessConfig, *, out: Path
+) -> Generator[TrainEvent, None, PretrainData]:
+    """Decode the images of a run to small copies, if `pretrain.decode_once_px` is set.
+
+    Args:
+        data: of the run.
+        config: `data` and `pretrain` are read.
+        preprocess: of the image tower.
+        out: folder of the run.
+
+    Raises:
+        ConfigError: the copies are smaller than the image tower's input.
+    """
+    side = config.pretrain.decode_once_px
+    if not side:
+        return data
+    folder = cache_folder(config.data, out, "decoded")
+    copies = DecodedRun(folder, side, preprocess, config.data.max_megapixels)
+    yield from copies.fill(data.train.items, cropped=config.pretrain.crop < 1)
+    yield from copies.fill([*data.references.items, *data.validation.items], cropped=False)
+    return replace(data, copies=copies)
+
+
+def retrieve_by(
+    data: PretrainData,
+    config: TrainConfig,
+    *,
+    train: npt.NDArray[Any],
+    references: npt.NDArray[Any],
+    validation: npt.NDArray[Any],
+    out: Path,
+) -> Generator[TrainEvent, None, PretrainData]:
+    """Give a run other retrieval embeddings than those of `data.encoder`, and search the neighbours with them.
+
+    Args:
+        data: of the run.
+        config: `ram.k` and `reference` are read.
+        train: (n, R) of the training images, L2-normalised; like `references` (N, R) and `validation` (m, R).
+        references: of the reference pairs.
+        validation: of the validation images.
+        out: folder of the neighbours' tables.
+    """
+    own = {"train": (train, data.train), "validation": (validation, data.validation)}
+    queries = {name: (vectors, [str(group) for group in part.groups]) for name, (vectors, part) in own.items()}
+    keys = [str(group) for group in data.references.groups]
+    tables = yield from neighbours_of_parts(config, out, queries, (references, keys))
+    made = {
+        name: replace(part, retrieval=vectors, rows=np.arange(len(part)), neighbours=tables[name])
+        for name, (vectors, part) in own.items()
+    }
+    found = replace(data.references, retrieval=references, rows=np.arange(len(data.references)))
+    return replace(data, train=made["train"], references=found, validation=made["validation"])
+
+
+def _embed_sentences(sentences: SentenceCache, texts: Sequence[str]) -> Generator[Preparing, None, None]:
+    """Compute the sentence embeddings that are not on disk."""
+    for first in range(0, len(texts), _TEXTS):
+        part = texts[first : first + _TEXTS]
+        sentences.embed(part)
+        yield Preparing(what="sentences", done=first + len(part), total=len(texts))
 
 
 def _content_hashes(

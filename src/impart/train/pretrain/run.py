@@ -7,7 +7,8 @@
 Several processes: start them with `accelerate launch` or `torchrun`, with the same arguments.
 
 OUT/tokenizer/         learned from the training captions (towers from scratch)
-OUT/model/encoder/     the towers, as `hf:FOLDER` opens them
+OUT/decoded/           the images, decoded once (`pretrain.decode_once_px`); likewise OUT/sentences/
+OUT/model/encoder/     the towers, as `hf:FOLDER` opens them; small towers as `mini:FOLDER`
 OUT/model/             with RAM: a checkpoint that `--encoder OUT/model` opens; plain CLIP is `hf:OUT/model/encoder`
 """
 
@@ -18,22 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from impart.blending.ram_checkpoint import is_checkpoint, write_checkpoint
-from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
-from impart.encoders.paired import PairedEncoder, write_paired
 from impart.errors import ConfigError, TrainingError
-from impart.refset.refset import ReferenceSet
 from impart.train.events import TrainEvent, result_of
 from impart.train.loop import fit, make_accelerator
 from impart.train.prepare.embeddings import load_frozen_encoder
 from impart.train.prepare.pairs import Failures
-from impart.train.pretrain.model import PretrainModel
-from impart.train.pretrain.prepare import PretrainData, prepare
+from impart.train.pretrain.export import export
+from impart.train.pretrain.prepare import PretrainData, decode_once, prepare
 from impart.train.pretrain.task import PretrainTask
-from impart.train.pretrain.towers import Towers, build_towers, learn_tokenizer, open_tokenizer, save_tokenizer
+from impart.train.pretrain.towers.base import Towers
+from impart.train.pretrain.towers.build import build_towers
+from impart.train.pretrain.towers.tokenizer import learn_tokenizer, open_tokenizer, save_tokenizer
 from impart.train.settings import TrainConfig
 
 if TYPE_CHECKING:
@@ -59,6 +56,8 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
     steps = prepare(config, encoder, data=data, out=out, failures=failures)
     made = (yield from steps) if accelerator.is_main_process else result_of(steps)
     towers = _towers(config, made, data=data, out=out)
+    decoding = decode_once(made, config, towers.preprocess, out=out)
+    made = (yield from decoding) if accelerator.is_main_process else result_of(decoding)
     if accelerator.is_main_process:
         failures.write(out / "failures.csv")
         accelerator.wait_for_everyone()
@@ -66,12 +65,11 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
     finished = yield from fit(task, config, out=out, resume=resume, accelerator=accelerator)
     failures.items = list(dict.fromkeys(gather_object(failures.items)))  # each process read its own images
     if task.model.ram is not None:
-        task.refresh()  # with the final weights
+        task.refresh(exact=True)  # with the final weights
     model = task.assemble()
     if model is not None:
         failures.write(out / "failures.csv")
-        folder = _export(task, model, encoder, out / "model")
-        opens = str(folder) if is_checkpoint(folder) else f"hf:{folder}"
+        folder, opens = export(task, model, encoder, out / "model")
         yield dataclasses.replace(finished, folder=folder, encoder=opens, failed=len(failures))
     accelerator.wait_for_everyone()
 
@@ -101,36 +99,9 @@ def _towers(config: TrainConfig, made: PretrainData, *, data: Path, out: Path) -
             raise ConfigError("pretrain.tokenizer is for towers from scratch: pretrain.model has its own tokenizer")
         return build_towers(pretrain, data=data, tokenizer=None, seed=config.seed)
     folder = data / Path(pretrain.tokenizer).expanduser() if pretrain.tokenizer else out / "tokenizer"
+    if pretrain.text_tower == "sentences":
+        return build_towers(pretrain, data=data, tokenizer=None, seed=config.seed, sentences=made.sentences)
     if not pretrain.tokenizer and not (folder / "tokenizer_config.json").is_file():
         texts = (text for item in made.train.items for text in item.texts)
         save_tokenizer(learn_tokenizer(texts, pretrain), folder)
     return build_towers(pretrain, data=data, tokenizer=open_tokenizer(folder, pretrain), seed=config.seed)
-
-
-def _export(task: PretrainTask, model: PretrainModel, frozen: Encoder | None, folder: Path) -> Path:
-    """Write the trained model; return the folder that `--encoder` opens."""
-    model.towers.cpu().save(folder / "encoder", scale=float(model.temperature().detach()))
-    bank, ram, references = model.bank, model.ram, task.data.references
-    if ram is None or bank is None:
-        return folder / "encoder"
-    encoder: Encoder = load_encoder(f"hf:{folder / 'encoder'}", device="cpu")
-    if frozen is not None:
-        encoder = PairedEncoder(encoder, frozen, encoder_id=write_paired(folder / "encoder", frozen))
-    pairs = [item.pair for item in references.items]
-    retrieval = references.queries(np.arange(len(pairs))) if frozen is not None else bank.image.cpu().numpy()
-    made = ReferenceSet.from_arrays(
-        [item.texts[0] for item in references.items],
-        image=bank.image.cpu().numpy(),
-        text=bank.text.cpu().numpy(),
-        retrieval=retrieval,
-        encoder_id=encoder.traits.id,
-        encoder_fingerprint=encoder.fingerprint,
-        name="references",
-        meta={
-            "source": [pair.source for pair in pairs],
-            "licence": [pair.licence for pair in pairs],
-            "hash": list(task.data.hashes),
-            "path": [pair.path for pair in pairs],
-        },
-    )
-    return write_checkpoint(folder, ram.cpu().eval(), settings=task.config.ram, base=encoder, references=made)

@@ -21,14 +21,17 @@ from impart.blending.ram import build_ram
 from impart.errors import ConfigError
 from impart.files import blake2b_hex
 from impart.train.distributed import gather_rows, shard, whole
+from impart.train.heads.towers.sentences import WIDTH as SENTENCE_WIDTH
 from impart.train.prepare.pairs import Failures, ListedImage
 from impart.train.prepare.retrieved import ZNormTensors
 from impart.train.prepare.texts import text_key
 from impart.train.pretrain.batches import Batch, ImageDataset, epoch_batches, in_order
+from impart.train.pretrain.decoded import Copies
 from impart.train.pretrain.gradcache import contrastive_step
-from impart.train.pretrain.model import Bank, Lookup, PretrainModel
+from impart.train.pretrain.model import Bank, Lookup, PretrainModel, ReferenceProjections
 from impart.train.pretrain.prepare import PretrainData, PretrainImages
-from impart.train.pretrain.towers import Towers
+from impart.train.pretrain.towers.base import Towers
+from impart.train.pretrain.towers.clip import ClipTowers
 from impart.train.settings import LossSettings, TrainConfig
 from impart.train.task import Temperature, TrainingTask, recall
 
@@ -86,15 +89,19 @@ class PretrainTask(TrainingTask):
             )
         self.validated = f"{len(self.data.validation)} images"
         self.frozen = references.retrieval is not None
-        ram = None
+        ram = projections = None
         if config.reference.augment == "ram":
             width = references.retrieval.shape[1] if references.retrieval is not None else self.towers.dim
             torch.manual_seed(config.seed + 1)
             ram = build_ram(config.ram, dim=self.towers.dim, retrieval_dim=width)
+            if config.reference.embeddings == "frozen":
+                assert self.frozen, "frozen reference embeddings need a retriever"
+                projections = ReferenceProjections(width, SENTENCE_WIDTH, self.towers.dim)
         self.model = PretrainModel(
             self.towers,
             ram,
             Temperature(self._first_scale(), config.loss.max_scale),
+            references=projections,
             both=bool(ram and config.reference.base_weight),
             near_duplicate=config.reference.near_duplicate,
         )
@@ -111,16 +118,22 @@ class PretrainTask(TrainingTask):
             self.data.train.items,
             self.towers.preprocess,
             crop=config.pretrain.crop,
+            flip=config.pretrain.flip,
             seed=config.seed,
             max_megapixels=config.data.max_megapixels,
+            copies=self._copies(self.data.train.items, cropped=config.pretrain.crop < 1),
         )
         self._noted: set[tuple[str, str]] = set()
 
+    def _copies(self, items: Sequence[ListedImage], *, cropped: bool) -> Copies | None:
+        return None if self.data.copies is None else self.data.copies.copies(items, cropped=cropped)
+
     def _first_scale(self) -> float:
         """Return the inverse temperature at step 0: that of the loaded weights, unless the config sets another."""
-        loss = self.config.loss
+        loss, towers = self.config.loss, self.towers
         if self.config.pretrain.model.startswith("hf:") and loss.init_scale == LossSettings.init_scale:
-            return min(self.towers.scale, loss.max_scale)
+            assert isinstance(towers, ClipTowers)
+            return min(towers.scale, loss.max_scale)
         return loss.init_scale
 
     def modules(self) -> dict[str, nn.Module]:
@@ -128,16 +141,19 @@ class PretrainTask(TrainingTask):
 
     def parts(self) -> dict[str, nn.Module]:
         learned: dict[str, nn.Module] = {"towers": self.towers, "temperature": self.model.temperature}
-        return learned | ({"ram": self.model.ram} if self.model.ram is not None else {})
+        further = {"references": self.model.references, "ram": self.model.ram}
+        return learned | {name: module for name, module in further.items() if module is not None}
 
     def shard(self, accelerator: Accelerator) -> bool:
         if not self.config.pretrain.shard or self.processes == 1:
             return False
+        layers = self.towers.layers()
+        if not layers:
+            raise ConfigError("pretrain.shard spreads the layers of a CLIP: leave it out with these towers")
         self._plain = copy.deepcopy(self.model) if accelerator.is_main_process else None
-        clip = self.towers.model
         shard(
             self.model,
-            units=[*clip.vision_model.encoder.layers, *clip.text_model.encoder.layers],
+            units=layers,
             methods=("image", "text", "augment"),
             device=accelerator.device,
         )
@@ -162,10 +178,21 @@ class PretrainTask(TrainingTask):
         if self.model.ram is not None and epoch % self.config.reference.refresh == 0:
             self.refresh()
 
-    def refresh(self) -> None:
-        """Fill the bank of reference embeddings; every process embeds its share."""
-        made = self.embed(self.data.references.items)
-        self._fill(made.image.half(), made.text.half())
+    def refresh(self, *, exact: bool = False) -> None:
+        """Fill the bank of reference embeddings; every process embeds its share.
+
+        Args:
+            exact: compute in float32, as the exported encoder does.
+        """
+        found = self.data.references
+        if self.model.references is None:
+            made = self.embed(found.items, exact=exact)
+            self._fill(made.image.half(), made.text.half())
+        elif self.model.bank is None:
+            assert self.data.sentences is not None
+            texts = self.data.sentences.embed([item.texts[0] for item in found.items])
+            image = torch.as_tensor(found.queries(np.arange(len(found))), device=self._device)
+            self._fill(image, torch.from_numpy(texts).half().to(self._device))
 
     def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[Batch]:  # noqa: ARG002
         """Yield the batches of this process (see `epoch_batches`)."""
@@ -239,17 +266,27 @@ class PretrainTask(TrainingTask):
         return augmented | {f"base_{name}": value for name, value in base.items()}
 
     @torch.no_grad()
-    def embed(self, items: Sequence[ListedImage]) -> Embeddings:
+    def embed(self, items: Sequence[ListedImage], *, exact: bool = False) -> Embeddings:
         """Embed images and texts without augmented views; a collective call that returns all rows on every process.
 
         An image that can no longer be read gets the embedding of the next one, and is among the failures.
+
+        Args:
+            items: the images.
+            exact: compute in float32, whatever `loop.precision` is.
         """
         texts = [text for item in items for text in item.texts]
         owners = torch.tensor([row for row, item in enumerate(items) for _ in item.texts], device=self._device)
         size = self.config.pretrain.chunk or _AT_ONCE
-        images = ImageDataset(items, self.towers.preprocess, max_megapixels=self.config.data.max_megapixels)
+        images = ImageDataset(
+            items,
+            self.towers.preprocess,
+            max_megapixels=self.config.data.max_megapixels,
+            copies=self._copies(items, cropped=False),
+        )
         self.model.eval()
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.loop.precision == "bf16"):
+        coarse = self.config.loop.precision == "bf16" and not exact
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=coarse):
             image = []
             for batch in in_order(images, self._share(len(items)), batch=size, workers=self.config.pretrain.workers):
                 self._note_failures(batch)

