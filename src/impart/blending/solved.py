@@ -227,8 +227,9 @@ class Solved:
         >>> solved = Solved(SolvedSettings(beta=8, alpha=100, power=0))
         >>> images = ImageEmbeddings(unit[:1], unit[:1])
         >>> nearest = references.search(unit[:1], 2)
-        >>> solved.amounts(images, nearest, nearest.sims, references).added.round(1).tolist()  # towards "a dog"
-        [[0.0, 0.9, 0.0]]
+        >>> added = solved.amounts(images, nearest, nearest.sims, references).added
+        >>> [round(float(number), 1) for number in added[0]]  # towards "a dog"
+        [0.0, 0.9, 0.0]
     """
 
     settings: SolvedSettings
