@@ -1,4 +1,4 @@
-"""Solved references: parity with the classifier, exact cross-validation, storage, the index, and signed contributions."""
+"""Solved references: parity with the classifier, exact cross-validation, storage, and signed contributions."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_captions_and_sets_that_are_too_large_stay_with_vanilla() -> None:
 
 
 def test_images_of_unknown_things_of_the_same_kind_keep_their_names() -> None:
-    """Half of the names are taught; the set is not used where the others lose more than 0.8 of what the half gains."""
+    """Half of the names are taught; the set is not used where the others lose more than 0.75 of what the half gains."""
     taught, foreign = World(40, 0, "taught", vague=0.5), World(60, 1, "foreign", vague=0.5)
     half = taught.references(4).take(np.arange(80))
     augmented = augment(TinyEncoder(), tune(half, background=foreign.references(10)).references)
@@ -125,7 +125,7 @@ def test_images_of_unknown_things_of_the_same_kind_keep_their_names() -> None:
     plain, blended = ((v @ taught.texts.T).argmax(axis=1) == labels for v in (embeddings, after))
     known = labels < 20
     assert blended[known].mean() > plain[known].mean() + 0.1
-    assert blended[~known].mean() > plain[~known].mean() - 0.8 * (blended[known].mean() - plain[known].mean())
+    assert blended[~known].mean() > plain[~known].mean() - 0.75 * (blended[known].mean() - plain[known].mean())
 
 
 def test_a_set_with_random_neighbours_is_switched_off() -> None:

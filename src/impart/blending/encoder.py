@@ -202,8 +202,8 @@ def augment(
         settings: `tuned`, those that `refset tune` stored with the set, or the paper's where it is not tuned (a set of
             one image is tuned then, see `gated_if_single`); `paper`, the paper's (K=8, w_img 0.5, w_txt 0.05, uniform
             mean).
-        named: of `VanillaSettings`, or `SolvedSettings` where the set is solved. These, and `k`, replace their values in
-            `settings`; the others stay.
+        named: of `VanillaSettings`, or of `SolvedSettings` where the set is solved. These, and `k`, replace their
+            values in `settings`; the others stay.
 
     Raises:
         EncoderMismatchError: the set was made with another encoder.

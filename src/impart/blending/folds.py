@@ -1,7 +1,7 @@
 """Cross-validation of solved references: leave one image of every name out, exactly and without fitting again.
 
-With leave-one-out, the name of the left-out image has one image fewer than the others, so that its prediction is low and
-the weight that is chosen too small. So one image of every name is left out at a time: fold j has the j-th image of each
+With leave-one-out, the name of the left-out image has one image fewer than the others. Its prediction is low, and the
+weight that is chosen is too small. So one image of every name is left out at a time: fold j has the j-th image of each
 name in a random order. Answers are averaged over several orders.
 
 Two predictions are made of each image: by the other folds, and by the other folds without the references of its own

@@ -1,6 +1,7 @@
 """Solved references: kernel ridge regression of the names on the reference images, as an encoder.
 
-    f(x) = k(x, Q) (K + lambda I)^-1 Y,    v' = v + (1 / s) sum_c (alpha f_c(x) - b_c) d_c,    k(a, b) = exp(-beta (1 - a . b))
+    f(x) = k(x, Q) (K + lambda I)^-1 Y,    k(a, b) = exp(-beta (1 - a . b))
+    v' = v + (1 / s) sum_c (alpha f_c(x) - b_c) d_c
 
 Q are the retrieval embeddings of the R references, Y their names (one-hot over the C distinct texts), d the dual texts
 (`impart.blending.few_shot.support`) and s = 100. Vanilla counts neighbours that look alike several times, and the texts
@@ -12,9 +13,9 @@ Retrieval embeddings are whitened in part by the second moments M of the backgro
 **Closed sets** need no gate. b balances the zero-shot classes over the references (`debias`). With `text_ridge` 0 the
 encoder gives the logits of the classifier, s v . t_c - b_c + alpha f_c.
 
-**Open sets** have a gate on the z-score of the nearest reference, as Vanilla has, and one on the largest f, from `low` to
-`high`: an image that no name fits is not changed. A target bounds what is added: v is turned until its cosine with the
-text of the predicted name is the target, and no further.
+**Open sets** have a gate on the z-score of the nearest reference, as Vanilla has, and one on the largest f, from `low`
+to `high`: an image that no name fits is not changed. A target bounds what is added: v is turned until its cosine with
+the text of the predicted name is the target, and no further.
 
 As an explanation, reference i adds alpha / s k(x, q_i) W_ic to the product with the text of the predicted name c, W the
 solved weights. These amounts have signs, and the K largest are named.
@@ -82,10 +83,10 @@ class Names:
         return np.eye(len(self.texts), dtype=np.float32)[self.labels]
 
     def balance(self, embeddings: Float32, *, temperature: float) -> Float32:
-        """Compute b (C,), by which the zero-shot logits of a class are too high over images (R, D); 0 for temperature 0.
+        """Compute b (C,), by which the zero-shot logits of classes are too high over images (R, D).
 
         b_c is the logarithm of the mean probability of the class over the images, at a temperature below 1 so that few
-        images are enough.
+        images are enough. At 0, b is 0.
         """
         if not temperature:
             return np.zeros(len(self.texts), np.float32)
@@ -226,8 +227,9 @@ class Solved:
         >>> solved = Solved(SolvedSettings(beta=8, alpha=100, power=0))
         >>> images = ImageEmbeddings(unit[:1], unit[:1])
         >>> nearest = references.search(unit[:1], 2)
-        >>> solved.amounts(images, nearest, nearest.sims, references).added.round(1).tolist()  # towards "a dog"
-        [[0.0, 0.9, 0.0]]
+        >>> added = solved.amounts(images, nearest, nearest.sims, references).added
+        >>> [round(float(number), 1) for number in added[0]]  # towards "a dog"
+        [0.0, 0.9, 0.0]
     """
 
     settings: SolvedSettings

@@ -23,7 +23,7 @@ its images correctly, among its own names and those of the background set.
 
 **Solved references** (`impart.blending.tune_solved`) are taken in place of Vanilla where a set can be solved: names of
 few words, one per image, in a set that is not too large. They must be better than no augmentation by more than the
-standard error, and Vanilla must not be better than they are by more than that. Vanilla's settings stay stored beside them.
+standard error, and Vanilla must not be better than they are by more than that. Vanilla's settings stay beside them.
 
 A set of one image is never blended with the weights of the paper, which have no gate: it is the nearest reference of
 every image, teaches nothing, and lowers other searches.
@@ -85,8 +85,8 @@ class Tuned:
     Attributes:
         references: the set with the background statistics and these settings; to be saved.
         settings: the choice; `OFF` where augmentation does not help.
-        rule: `leave-one-out` (Vanilla) or `cross-validation` (solved references), or for a set that cannot be checked `usual
-            weights` or `known already`.
+        rule: `leave-one-out` (Vanilla) or `cross-validation` (solved references), or for a set that cannot be checked
+            `usual weights` or `known already`.
         items: reference images classified.
         texts: T, texts to choose from.
         before: accuracy with the plain encoder.

@@ -7,9 +7,9 @@ the evaluation: `docs/reference-sets.md`).
 choose by: alpha is 96, or 24 where the plain model classifies most references correctly.
 
 **Open**: the gate on the largest prediction opens between the median and the 95% quantile of images whose own name was
-left out: these are what an unknown thing of the same kind gets. Then the floor of the z-score rises until both gates
-together are open by 5% at most for the background set, and until the set does little harm: leaving the own name out must
-cost less than 0.8 of what the own name gains.
+left out: an unknown thing of the same kind gets such predictions. Then the floor of the z-score rises until both gates
+together are open by 5% at most for the background set, and until the set does little harm: leaving the own name out
+must cost less than 0.75 of what the own name gains.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _OPEN_TO_BACKGROUND = 0.05  # largest mean of the gates
 _OPEN = SolvedSettings(alpha=512.0, text_ridge=0.3, floor=3.5, ramp=3.0)
 _QUANTILES = (0.5, 0.95)
 _STEP = 0.05
-_HARM = 0.8
+_HARM = 0.75
 _HIGHEST = 8.0  # floor above which a set is not solved
 _DEBIAS = 0.2
 _INDEPENDENT = 1e-3  # least eigenvalue of the texts' products from which their duals are exact
@@ -65,7 +65,7 @@ class SolvedChoice:
 
 
 def solvable(references: ReferenceSet) -> bool:
-    """Whether a set can be solved: at most `MOST_SOLVED` images, of two names or more, each with one name of few words."""
+    """Whether a set can be solved: `MOST_SOLVED` images at most, of two names or more, one name of few words each."""
     if not 2 <= len(references) <= MOST_SOLVED or len(np.unique(references.images)) < len(references):
         return False
     return are_names(references.texts) and len(set(references.texts)) > 1
@@ -173,7 +173,7 @@ class _Trial:
         return vectors
 
     def hits(self, added: list[Float32], settings: SolvedSettings, *, unnamed: bool) -> npt.NDArray[np.float64]:
-        """Compute the share of orders (Q,) in which a question is answered correctly, under the floor of the settings."""
+        """Compute the share of orders (Q,) in which a question is answered correctly, under a floor."""
         total = np.zeros(len(self.rows))
         for one, vectors in zip(self.orders, added, strict=True):
             z_scores = (one.z_unnamed if unnamed else one.z_known)[self.rows]

@@ -315,11 +315,10 @@ def vectors(data: pa.Table, column: str) -> npt.NDArray[Any]:
 
 
 def save_weights(weights: npt.NDArray[np.float32], folder: Path) -> str:
-    """Write solved weights (N, C), unless they are there, and return the name of the file, which has their digest."""
+    """Write solved weights (N, C), and return the name of the file, which has their digest."""
     path = folder / f"solved-{_digest_of(weights)}.npy"
-    if not path.is_file():
-        with atomic_path(path) as part, part.open("wb") as file:
-            np.save(file, weights)
+    with atomic_path(path) as part, part.open("wb") as file:
+        np.save(file, weights)
     return path.name
 
 

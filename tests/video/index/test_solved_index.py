@@ -64,7 +64,7 @@ def test_scores_equal_those_of_the_augmented_encoder(index: VideoIndex, referenc
     found = fresh.search(text="a blue wall", group="frame", why=True, top=50)
     assert sorted(hit.score for hit in found) == pytest.approx(scores(index, augmented, "a blue wall"), abs=1e-3)
     assert fresh.stats().blending == SETTINGS
-    assert len(found[0].why) == 3
+    assert 2 <= len(found[0].why) <= 3
     assert found[0].why[0].text == "a blue wall"
     assert found[0].why[0].source == "paint"
     assert found[0].why[0].weight_txt > 0
