@@ -106,13 +106,13 @@ class SolvedRam(LearnedRam):
         if key[1]:  # cross-validation chooses among the names of the set, as in a closed set
             constants = choose_temperature(support, constants)
         fitted = KernelLogistic(support, constants)
-        weights = fitted.weights / np.float32(LOGIT_SCALE)  # (R, C)
-        own = weights[np.arange(len(support)), support.labels]
+        weights: Float32 = fitted.weights / np.float32(LOGIT_SCALE)  # (R, C)
+        own: Float32 = weights[np.arange(len(support)), support.labels].astype(np.float32)
         return _Solved(
             key,
             fitted.constants.beta,
             support.retrieval,
-            weights @ dual_texts(support.texts),
+            (weights @ dual_texts(support.texts)).astype(np.float32),
             own[number],
         )
 
