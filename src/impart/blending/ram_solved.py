@@ -47,14 +47,14 @@ class _Solved:
     """Solved weights of a set.
 
     Attributes:
-        fingerprint: of the set.
+        key: fingerprint of the set, and whether it is closed.
         beta: sharpness of the kernel.
         retrieval: (R, Q) of the reference images.
         added: (R, D) that a kernel value of 1 adds.
         own: (N,) by row of the set, the weight of its image for its own text, divided by s.
     """
 
-    fingerprint: str
+    key: tuple[str, bool]
     beta: float
     retrieval: Float32
     added: Float32
@@ -93,22 +93,26 @@ class SolvedRam(LearnedRam):
 
     def _solved(self, references: ReferenceSet) -> _Solved:
         """Solve the weights of a set; those of the last set are kept."""
+        settings = settings_of(references)
+        key = (references.fingerprint, settings is None or settings.floor <= 0)
         with self._lock:
-            if self._of_set is None or self._of_set.fingerprint != references.fingerprint:
-                self._of_set = self._solve(references)
+            if self._of_set is None or self._of_set.key != key:
+                self._of_set = self._solve(references, key)
             return self._of_set
 
-    def _solve(self, references: ReferenceSet) -> _Solved:
+    def _solve(self, references: ReferenceSet, key: tuple[str, bool]) -> _Solved:
         support, number = support_of(references)
         constants = constants_of(self._session, per_class=len(support) / len(support.texts))
-        fitted = KernelLogistic(support, choose_temperature(support, constants))
-        weights = fitted.weights / np.float32(LOGIT_SCALE)  # (R, C)
-        own = weights[np.arange(len(support)), support.labels]
+        if key[1]:  # cross-validation chooses among the names of the set, as in a closed set
+            constants = choose_temperature(support, constants)
+        fitted = KernelLogistic(support, constants)
+        weights: Float32 = fitted.weights / np.float32(LOGIT_SCALE)  # (R, C)
+        own: Float32 = weights[np.arange(len(support)), support.labels].astype(np.float32)
         return _Solved(
-            references.fingerprint,
+            key,
             fitted.constants.beta,
             support.retrieval,
-            weights @ dual_texts(support.texts),
+            (weights @ dual_texts(support.texts)).astype(np.float32),
             own[number],
         )
 

@@ -21,8 +21,7 @@ from impart.blending.ram_solved import CONSTANTS, SolvedRam, constants_of, suppo
 from impart.config import RamSettings  # noqa: E402
 from impart.encoders.base import ImageEmbeddings, l2_normalise  # noqa: E402
 from impart.encoders.onnx.session import OnnxSession  # noqa: E402
-from impart.errors import ConfigError, ReferenceSetError  # noqa: E402
-from impart.refset.refset import ReferenceSet  # noqa: E402
+from impart.errors import ConfigError  # noqa: E402
 from impart.retrieval.znorm import ZNorm  # noqa: E402
 from impart.train.episodes.episodes import Concepts  # noqa: E402
 from impart.train.episodes.prepare import EpisodeData  # noqa: E402
@@ -167,40 +166,6 @@ def test_from_images_to_a_checkpoint_that_serves_any_set(tmp_path: Path) -> None
 
 def _of_graph(folder: Path, own: Support) -> Constants:
     return choose_temperature(own, constants_of(OnnxSession(folder / "ram.onnx"), per_class=len(own) / len(own.texts)))
-
-
-def test_images_of_a_set_are_read_once_and_named_by_their_text() -> None:
-    rng = np.random.default_rng(0)
-    image, text, retrieval = (l2_normalise(rng.standard_normal((5, n)).astype(np.float32)) for n in (6, 6, 4))
-    made = ReferenceSet.from_arrays(
-        ["a cat", "two words", "Cat", "dog", "dog"],
-        image=image,
-        text=text,
-        retrieval=retrieval,
-        encoder_id="tiny",
-        encoder_fingerprint="0" * 64,
-        name="five",
-        meta={"hash": ["x", "x", "y", "z", "w"]},  # two texts of one image
-    )
-    own, number = support_of(made)
-    assert own.labels.tolist() == [0, 0, 1, 1]
-    np.testing.assert_allclose(own.texts, text[[0, 3]], atol=1e-3)  # stored as float16
-    assert number.tolist() == [0, 0, 1, 2, 3]
-
-
-def test_a_set_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impart.blending.ram_solved.LARGEST", 1)
-    made = ReferenceSet.from_arrays(
-        ["a", "b"],
-        image=np.eye(2, 6, dtype=np.float32),
-        text=np.eye(2, 6, dtype=np.float32),
-        retrieval=np.eye(2, 4, dtype=np.float32),
-        encoder_id="tiny",
-        encoder_fingerprint="0" * 64,
-        name="two",
-    )
-    with pytest.raises(ReferenceSetError, match=r"has 2 images; a RAM of form solved serves up to 1: take a part"):
-        support_of(made)
 
 
 def test_other_modes_refuse_the_form() -> None:

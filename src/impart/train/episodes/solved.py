@@ -100,7 +100,8 @@ class SolvedModule(Ram):
         for _ in range(STEPS):
             shares = torch.softmax(zero_shot + matrix @ weights, dim=1)
             weights = weights + inverse @ (one_hot - shares - penalty * weights)
-        return (1 - share) * solved + share * weights / tau
+        mixed: Tensor = (1 - share) * solved + share * weights / tau
+        return mixed
 
     def forward(self, found: Labelled) -> RamOutput:  # type: ignore[override]
         """Add the offsets along the dual texts; there are no weights of single neighbours."""
