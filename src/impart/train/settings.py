@@ -158,8 +158,8 @@ class ReferenceSettings:
             raise ConfigError(f"reference.embeddings is {self.embeddings!r}: use towers or frozen")
         if self.embeddings == "frozen" and self.retrieval == "encoder":
             raise ConfigError(
-                "reference.embeddings = 'frozen' needs the embeddings of a frozen retriever: set reference.retrieval to "
-                "backbone"
+                "reference.embeddings = 'frozen' needs the embeddings of a frozen retriever: set reference.retrieval "
+                "to backbone"
             )
         if not 0 <= self.random <= 1:
             raise ConfigError(f"reference.random is {self.random}: it is a share, from 0 to 1")

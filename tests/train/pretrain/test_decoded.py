@@ -33,7 +33,9 @@ def items(tmp_path_factory):
         noise = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
         path = folder / f"{number}.png"
         noise.resize(size, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(2)).save(path)
-        made.append(ListedImage(Pair(image=path, text="a", path=path.name, location=str(path)), [f"{number} a", f"{number} b"]))
+        made.append(
+            ListedImage(Pair(image=path, text="a", path=path.name, location=str(path)), [f"{number} a", f"{number} b"])
+        )
     path = folder / "5.png"
     path.write_bytes(path.read_bytes()[:900])
     return made
@@ -90,7 +92,9 @@ def test_an_image_is_decoded_once_and_again_when_it_changes(items, tmp_path, mon
     from impart.train.pretrain import decoded
 
     load = decoded.load_image
-    monkeypatch.setattr(decoded, "load_image", lambda image, **options: (opened.append(image), load(image, **options))[1])
+    monkeypatch.setattr(
+        decoded, "load_image", lambda image, **options: (opened.append(image), load(image, **options))[1]
+    )
     events = list(DecodedRun(tmp_path, 64, PREPROCESS).fill(items[:10], cropped=True))
     assert len(opened) == 10
     assert (events[-1].done, events[-1].total, events[-1].failed) == (10, 10, 1)

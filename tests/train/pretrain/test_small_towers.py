@@ -17,16 +17,20 @@ from PIL import Image  # noqa: E402
 from helpers.pretrain_run import config, train_once, write_pairs  # noqa: E402
 from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.encoders import load_encoder  # noqa: E402
+from impart.encoders.preprocess import preprocess  # noqa: E402
 from impart.errors import ConfigError  # noqa: E402
 from impart.train.checkpoint import Checkpoints  # noqa: E402
-from impart.train.config_file import load_config  # noqa: E402
+from impart.train.config_file import config_of, load_config  # noqa: E402
 from impart.train.events import Resumed, result_of  # noqa: E402
-from impart.train.loop import make_accelerator  # noqa: E402
+from impart.train.heads.towers import sentences  # noqa: E402
+from impart.train.loop import fit, make_accelerator  # noqa: E402
+from impart.train.optim import parameter_groups  # noqa: E402
 from impart.train.prepare.pairs import Failures  # noqa: E402
 from impart.train.pretrain.prepare import decode_once, prepare, retrieve_by  # noqa: E402
 from impart.train.pretrain.task import PretrainTask  # noqa: E402
 from impart.train.pretrain.towers.build import build_towers  # noqa: E402
 from impart.train.pretrain.towers.conv import ConvShape, ConvTower  # noqa: E402
+from impart.train.pretrain.towers.tokenizer import learn_tokenizer  # noqa: E402
 from impart.train.runlog import read_log  # noqa: E402
 
 SMALL = {
@@ -38,6 +42,17 @@ SMALL = {
     "pretrain__flip": True,
 }
 FROZEN = {**SMALL, "reference__embeddings": "frozen"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_sentence_tower():
+    """A sentence tower of one layer in the place of all-MiniLM-L6-v2, since its export takes many seconds."""
+    torch.manual_seed(0)
+    tower = sentences.SentenceTower(hidden=32, layers=1)
+    torch.nn.init.normal_(tower.segment, std=0.02)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sentences, "load_minilm", lambda: tower)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +138,10 @@ def test_projections_of_frozen_references_learn(made, form):
 
 
 def _config(table):
-    from impart.train.config_file import config_of
-
     return config_of(json.loads(json.dumps(table)), where="test")
 
 
 def _groups(task, settings):
-    from impart.train.optim import parameter_groups
-
     return parameter_groups(task.parts(), settings.optimiser)
 
 
@@ -191,15 +202,11 @@ def test_the_export_is_the_trained_model(data, whole):
     images = [Image.open(data / "pairs" / path).convert("RGB") for path in references.table["path"].to_pylist()[:5]]
     bare = load_encoder(f"mini:{out / 'model' / 'encoder'}", device="cpu")
     settings = config(**FROZEN)
-    from impart.train.heads.towers.sentences import SentenceCache
-
-    sentences = SentenceCache(out / "sentences")
-    towers = build_towers(settings.pretrain, data=out, tokenizer=None, seed=0, sentences=sentences)
+    cached = sentences.SentenceCache(out / "sentences")
+    towers = build_towers(settings.pretrain, data=out, tokenizer=None, seed=0, sentences=cached)
     weights = _weights(out)
     towers.load_state_dict({n.removeprefix("towers."): w for n, w in weights.items() if n.startswith("towers.")})
     towers.eval()
-    from impart.encoders.preprocess import preprocess
-
     assert bare.preprocess_config == towers.preprocess
     with torch.no_grad():
         v = towers.image(torch.from_numpy(preprocess(images, towers.preprocess)))
@@ -217,36 +224,34 @@ def test_the_export_is_the_trained_model(data, whole):
     assert np.allclose(again, moved, atol=1e-6)
 
 
-def test_a_text_tower_that_learns_beside_a_small_image_tower(data, cache, tmp_path):
-    changes = {**SMALL, "pretrain__text_tower": "own", "pretrain__text": {"hidden_size": 32, "intermediate_size": 64}}
-    events = list(
-        train_once(data, tmp_path / "own", export=True, data__cache=cache, reference__augment="none", **changes)
-    )
-    assert events[-1].encoder == f"mini:{tmp_path / 'own' / 'model' / 'encoder'}"
-    encoder = load_encoder(events[-1].encoder, device="cpu")
-    texts = ["red beside blue", "green"]
-    from impart.train.pretrain.towers.tokenizer import open_tokenizer
-
-    settings = config(**changes)
-    tokenizer = open_tokenizer(tmp_path / "own" / "tokenizer", settings.pretrain)
-    towers = build_towers(settings.pretrain, data=tmp_path, tokenizer=tokenizer, seed=0)
-    weights = _weights(tmp_path / "own")
-    towers.load_state_dict({n.removeprefix("towers."): w for n, w in weights.items() if n.startswith("towers.")})
+def test_a_constant_and_a_text_tower_that_learns_are_exported(tmp_path):
+    changes = {"pretrain__model": "constant", "pretrain__text": {"hidden_size": 32, "intermediate_size": 64}}
+    settings = config(**{**SMALL, **changes, "pretrain__text_tower": "own"}).pretrain
+    tokenizer = learn_tokenizer(["red beside blue", "green beside red"] * 9, settings)
+    towers = build_towers(settings, data=tmp_path, tokenizer=tokenizer, seed=0).eval()
+    encoder = load_encoder(towers.save(tmp_path / "encoder", scale=20.0), device="cpu")
+    texts, images = ["red beside blue", "green"], [np.zeros((30, 40, 3), np.uint8), np.full((16, 16, 3), 90, np.uint8)]
     with torch.no_grad():
-        expected = towers.eval().text(towers.tokens(texts)).numpy()
-    assert np.abs(encoder.encode_texts(texts) - expected).max() < 1e-4
+        t, v = towers.text(towers.tokens(texts)), towers.image(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+    assert np.abs(encoder.encode_texts(texts) - t.numpy()).max() < 1e-4
+    assert np.abs(encoder.encode_images(images).embeddings - v.numpy()).max() < 1e-4
+    assert encoder.traits.logit_scale == 20
 
 
 def test_the_bundled_config_trains_on_small_data(data, tmp_path):
-    sets = ["data.encoder=tiny", 'data.pairs=[{path = "pairs"}]', "data.validation=[]", "loop.steps=10", "loop.batch=16"]
+    sets = [
+        "data.encoder=tiny",
+        'data.pairs=[{path = "pairs"}]',
+        "data.validation=[]",
+        "loop.steps=10",
+        "loop.batch=16",
+    ]
     settings = load_config("ra_clip_scratch", sets=[*sets, "loop.device=cpu"])
     encoder = load_encoder("tiny")
     found = result_of(prepare(settings, encoder, data=data, out=tmp_path, failures=Failures()))
     towers = build_towers(settings.pretrain, data=data, tokenizer=None, seed=0, sentences=found.sentences)
     found = result_of(decode_once(found, settings, towers.preprocess, out=tmp_path))
     assert 1.1e6 < sum(weight.numel() for weight in towers.image_tower.parameters()) < 1.4e6
-    from impart.train.loop import fit
-
     list(fit(PretrainTask(found, settings, towers), settings, out=tmp_path))
     losses = [line["loss"] for line in read_log(tmp_path) if line["kind"] == "train"]
     assert len(losses) == 1
@@ -255,7 +260,13 @@ def test_the_bundled_config_trains_on_small_data(data, tmp_path):
 
 def test_settings_that_do_not_fit_together_are_refused(data, tmp_path):
     with pytest.raises(ConfigError, match="text_tower shape towers from scratch"):
-        config(pretrain__model="hf:x", pretrain__image={}, pretrain__text={}, pretrain__dim=0, **{"pretrain__text_tower": "sentences"})
+        config(
+            pretrain__model="hf:x",
+            pretrain__image={},
+            pretrain__text={},
+            pretrain__dim=0,
+            **{"pretrain__text_tower": "sentences"},
+        )
     with pytest.raises(ConfigError, match="use own or sentences"):
         config(pretrain__text_tower="bert")
     with pytest.raises(ConfigError, match="tokenizer is for a text tower that learns"):

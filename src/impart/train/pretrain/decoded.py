@@ -191,9 +191,7 @@ class DecodedRun:
         return result_of(self.fill(items, cropped=cropped))
 
 
-def cut_views(
-    pixels: Pixels, boxes: npt.NDArray[np.float64], flips: npt.NDArray[np.bool_], size_px: int
-) -> Tensor:
+def cut_views(pixels: Pixels, boxes: npt.NDArray[np.float64], flips: npt.NDArray[np.bool_], size_px: int) -> Tensor:
     """Cut a box out of each copy and scale it with PIL's bicubic filter, all images at once.
 
     Args:

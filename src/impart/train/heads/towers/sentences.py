@@ -107,9 +107,7 @@ class _Layer(nn.Module):
 class SentenceTower(nn.Module):
     """BERT (Devlin et al. 2019) with mean pooling; 6 layers, 12 heads, 384 wide by default."""
 
-    def __init__(
-        self, *, words: int = 30522, width: int = WIDTH, heads: int = 12, hidden: int = 1536, layers: int = 6
-    ):
+    def __init__(self, *, words: int = 30522, width: int = WIDTH, heads: int = 12, hidden: int = 1536, layers: int = 6):
         super().__init__()
         self.words, self.positions = nn.Embedding(words, width), nn.Embedding(CONTEXT_TOKENS, width)
         self.segment = nn.Parameter(torch.zeros(width))  # every token is of the first segment

@@ -72,9 +72,7 @@ def _from_scratch(
 
         assert tokenizer is not None
         image = vision_config(settings)
-        config = CLIPConfig(
-            vision_config=image, text_config=text_config(settings, tokenizer), projection_dim=dim
-        )
+        config = CLIPConfig(vision_config=image, text_config=text_config(settings, tokenizer), projection_dim=dim)
         return ClipTowers(CLIPModel(config), tokenizer, PreprocessConfig(size_px=int(image["image_size"])))
     if isinstance(preset.image, ConvShape):
         shape = preset.image.changed(settings.image)

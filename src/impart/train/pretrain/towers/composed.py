@@ -63,7 +63,7 @@ class ComposedTowers(Towers):
             (torch.zeros(2, 3, size, size),),
             folder / "image.onnx",
             inputs=["pixels"],
-            outputs=["embedding"],
+            outputs=["image_embeds"],
             shapes=({0: torch.export.Dim("B")},),
             int8=None,
         )
@@ -132,7 +132,7 @@ class LearnedTexts(nn.Module):
             (torch.full((2, self.context_tokens), self.tokenizer.pad_id),),
             folder / "text.onnx",
             inputs=["input_ids"],
-            outputs=["embedding"],
+            outputs=["text_embeds"],
             shapes=({0: torch.export.Dim("T")},),
             int8=None,
         )

@@ -74,8 +74,8 @@ class ConvTower(nn.Module):
 
     def __init__(self, shape: ConvShape, dim: int):
         super().__init__()
-        kernel = shape.stem_stride + 1 if shape.stem_stride < 4 else shape.stem_stride
-        self.stem = nn.Conv2d(3, shape.width, kernel, shape.stem_stride, (kernel - 1) // 2, bias=False)
+        kernel = max(3, shape.stem_stride + 1 - shape.stem_stride % 2)  # odd, at least as wide as the stride
+        self.stem = nn.Conv2d(3, shape.width, kernel, shape.stem_stride, kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(shape.width)
         blocks: list[nn.Module] = []
         inputs = shape.width
@@ -106,9 +106,7 @@ class _Block(nn.Module):
         self.second_norm = nn.BatchNorm2d(outputs)
         self.skip: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
-            self.skip = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.first_norm(self.first(x)))
