@@ -72,6 +72,7 @@ FewShotMethod: TypeAlias = Literal[
     "proker",
     "prototypes",
     "ridge",
+    "solved",
     "transclip",
     "vanilla",
     "vanilla-closed",
