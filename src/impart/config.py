@@ -73,6 +73,7 @@ FewShotMethod: TypeAlias = Literal[
     "proker",
     "prototypes",
     "ridge",
+    "solved",
     "transclip",
     "vanilla",
     "vanilla-closed",

@@ -37,7 +37,7 @@ def _unit(rows: Float64) -> Float64:
 
 @dataclass(frozen=True)
 class Guided:
-    """What the method computes from references and prompts, for any alpha.
+    """Guided texts and samples of references and prompts, for any alpha.
 
     Attributes:
         support: the references, with prompts; without them, the text of each class is its one prompt.

@@ -27,9 +27,10 @@ import numpy.typing as npt
 
 from impart.blending.base import Blender
 from impart.blending.encoder import AugmentedEncoder, settings_of
-from impart.blending.few_shot.choice import FAMILIES, Labelled, MethodFamily, choose
+from impart.blending.few_shot.choice import FAMILIES, Labelled, MethodFamily, choose, solved_family
+from impart.blending.few_shot.solved import whitening
 from impart.blending.ram_onnx import LearnedRam
-from impart.blending.tune import USUAL, bundled_background, tune
+from impart.blending.tune import USUAL, tune
 from impart.blending.vanilla import Vanilla
 from impart.config import FewShotMethod
 from impart.encoders.base import Encoder
@@ -226,9 +227,14 @@ def _validation(problem: FewShotProblem, tuning: str, count: int, seed: int) -> 
 def _ways(problem: FewShotProblem, names: Sequence[str], rams: Mapping[str, LearnedRam]) -> list[_Way]:
     """List the methods in the order of the report: the one to compare with, zero-shot, the others."""
     found: list[_Way] = []
+    background = problem.background
+    families = {
+        **FAMILIES,
+        "solved": solved_family(whitening(background.retrieval_embeddings) if background is not None else None),
+    }
     for name in names:
-        if name in FAMILIES:
-            found.append(_family(problem, FAMILIES[name]))
+        if name in families:
+            found.append(_family(problem, families[name]))
         else:
             found.append(_augmented(problem, "Vanilla", _vanilla, closed=name == "vanilla-closed"))
     plain = problem.logits.argmax(axis=1) == problem.test.labels
@@ -251,10 +257,9 @@ def _augmented(
     problem: FewShotProblem, title: str, blender: Callable[[ReferenceSet], Blender], *, closed: bool
 ) -> _Way:
     encoder = problem.encoder
-    background = bundled_background(encoder.traits.id, fingerprint=encoder.fingerprint)
 
     def measure(draw: _Draw) -> tuple[Right, Mapping[str, Any]]:
-        tuned = tune(problem.references(draw.rows), background=background, closed=closed)
+        tuned = tune(problem.references(draw.rows), background=problem.background, closed=closed)
         augmented = AugmentedEncoder(encoder, tuned.references, blender(tuned.references))
         images = problem.test.images
         v = augmented.apply(images.embeddings, augmented.blend(images))

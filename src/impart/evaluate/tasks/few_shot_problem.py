@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from impart.blending.few_shot.choice import Labelled
 from impart.blending.few_shot.support import LOGIT_SCALE, Support
+from impart.blending.tune import bundled_background
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
@@ -139,6 +140,11 @@ class FewShotProblem:
         """Make the support of some training images."""
         images = _taken(self.train.images, rows)
         return Support(images.embeddings, images.retrieval, self.train.labels[rows], self.texts, self.prompts)
+
+    @cached_property
+    def background(self) -> ReferenceSet | None:
+        """The background set that comes with the encoder, or None."""
+        return bundled_background(self.encoder.traits.id, fingerprint=self.encoder.fingerprint)
 
     @cached_property
     def names(self) -> Float32:
