@@ -9,8 +9,8 @@ import pytest
 
 from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder, augment
+from impart.blending.solved.choice import solvable
 from impart.blending.tune import _OPEN, OFF, USUAL, bundled_background, gated_if_single, tune
-from impart.blending.tune_solved import solvable
 from impart.blending.vanilla import Vanilla
 from impart.config import SolvedSettings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from impart.blending.base import Blend, Blender
-from impart.blending.solved import Solved
+from impart.blending.solved.blender import Solved
 from impart.blending.tune import gated_if_single
 from impart.blending.vanilla import Vanilla, mixture
 from impart.config import SolvedSettings, VanillaSettings

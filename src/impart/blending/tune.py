@@ -21,7 +21,7 @@ A set that names each thing once cannot be checked: with the own row masked, no 
 usual weights where it teaches names that are new to the model. It stays off where the plain model classifies most of
 its images correctly, among its own names and those of the background set.
 
-**Solved references** (`impart.blending.tune_solved`) are taken in place of Vanilla where a set can be solved: names of
+**Solved references** (`impart.blending.solved.choice`) are taken in place of Vanilla where a set can be solved: names of
 few words, one per image, in a set that is not too large. They must be better than no augmentation by more than the
 standard error, and Vanilla must not be better than they are by more than that. Vanilla's settings stay beside them.
 
@@ -40,8 +40,8 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.questions import ENOUGH, LeaveOneOut, leave_one_out
-from impart.blending.solved import with_solved_weights
-from impart.blending.tune_solved import SolvedChoice, choose_closed, choose_open, opened_by, solvable
+from impart.blending.solved.blender import with_solved_weights
+from impart.blending.solved.choice import SolvedChoice, choose_closed, choose_open, opened_by, solvable
 from impart.blending.vanilla import gate
 from impart.config import SolvedSettings, VanillaSettings
 from impart.encoders.base import Float32, l2_normalise

@@ -114,7 +114,7 @@ class ReferenceSetManifest:
         znorm: file with the statistics of the background set; empty = computed from the set's own images.
         own_znorm: the statistics in that file are those of the set's own images: a large set keeps them.
         vanilla: settings that `refset tune` or the model's recipe chose for this set; None = not tuned.
-        solved: settings of solved references (`impart.blending.solved`), which blend the set in place of
+        solved: settings of solved references (`impart.blending.solved.blender`), which blend the set in place of
             `vanilla`; None = not solved.
         weights: file with the solved weights; empty = they are computed from the rows.
         versions: of the libraries that wrote it.

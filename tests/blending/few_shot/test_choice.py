@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.supports import CLASSES, PER_CLASS, make
-from impart.blending.few_shot.choice import FAMILIES, Labelled, MethodFamily, choose, constants_of, solved_family
-from impart.blending.few_shot.solved import Solved
+from impart.blending.few_shot.choice import FAMILIES, Labelled, MethodFamily, choose, constants_of
 from impart.blending.few_shot.support import LOGIT_SCALE, Support
 from impart.blending.few_shot.tip_adapter import TipAdapter
 from impart.config import FewShotMethod
@@ -32,7 +31,7 @@ def key(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
 
 def test_every_method_of_the_command_is_known() -> None:
-    assert {*FAMILIES, "solved", "vanilla", "vanilla-closed"} == set(get_args(FewShotMethod))
+    assert {*FAMILIES, "solved", "solved-closed", "vanilla", "vanilla-closed"} == set(get_args(FewShotMethod))
 
 
 def test_constants_are_those_with_the_best_leave_one_out_accuracy() -> None:
@@ -93,15 +92,6 @@ def test_one_image_per_class_gets_offsets_a_quarter_as_wide_as_zero_shot(name: s
     logits = LOGIT_SCALE * single.embeddings @ single.texts.T
     spread = [(rows - rows.mean(axis=1, keepdims=True)).std() for rows in (slope, logits)]
     assert spread[0] / spread[1] == pytest.approx(0.25, rel=1e-3)
-
-
-def test_solved_references_choose_by_their_own_folds_or_on_validation_images() -> None:
-    support, other = make(), make(1)
-    assert choose(solved_family(), support).constants == {"alpha": Solved.fit(support).alpha}
-    chosen = choose(solved_family(), support, Labelled(other.images, other.labels))
-    logits = LOGIT_SCALE * other.embeddings @ support.texts.T
-    found = logits + chosen.method.offsets(other.images)
-    assert chosen.accuracy == pytest.approx((found.argmax(axis=1) == other.labels).mean())
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -10,7 +10,7 @@ import pytest
 from helpers.clips import solid, write_clip
 from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder, augment
-from impart.blending.solved import with_solved_weights
+from impart.blending.solved.blender import with_solved_weights
 from impart.config import SolvedSettings
 from impart.encoders.base import ImageEmbeddings
 from impart.errors import ImpartWarning

@@ -2,7 +2,7 @@
 
 Constants are chosen by accuracy: of leave-one-out on the references, of cross-validation that leaves out one reference
 per class at a time (folds), or on validation images. Of equally accurate constants those with the higher mean
-log-probability of the right class are chosen, then the first. Solved references choose by their own folds.
+log-probability of the right class are chosen, then the first.
 
 Leave-one-out is biased: the class of the left-out reference has one reference fewer than the others, so that it finds
 smaller weights than are best. Folds have no such bias, but fit with one reference fewer per class.
@@ -31,14 +31,13 @@ from impart.blending.few_shot.gda import Gda
 from impart.blending.few_shot.proker import ProKeR
 from impart.blending.few_shot.prototypes import Prototypes
 from impart.blending.few_shot.ridge import KernelRidge, Spectrum
-from impart.blending.few_shot.solved import ALPHAS, Solved, Solver
 from impart.blending.few_shot.support import LOGIT_SCALE, FewShot, OffsetMethod, Support
 from impart.blending.few_shot.timo import Guided, Timo
 from impart.blending.few_shot.tip_adapter import TipAdapter
 from impart.blending.few_shot.transclip import TransClip
 from impart.encoders.base import Float32, ImageEmbeddings
 
-__all__ = ["FAMILIES", "Chosen", "MethodFamily", "Labelled", "choose", "constants_of", "solved_family"]
+__all__ = ["FAMILIES", "Chosen", "MethodFamily", "Labelled", "choose", "constants_of"]
 
 
 def _powers(first: int, last: int) -> tuple[float, ...]:
@@ -54,7 +53,6 @@ class MethodFamily:
         source: paper and venue.
         shapes: support -> the method with alpha 1, for each combination of its other constants.
         single: the same with fixed constants, for one reference per class; None = leave-one-out.
-        own: the method with constants that it chooses itself on the references; None = see `choose`.
         alphas: values of alpha.
         constant: whether the method with alpha 0 differs from zero-shot.
         transductive: whether it needs all test images at once; such a method has no `left_out`, and is no encoder.
@@ -64,7 +62,6 @@ class MethodFamily:
     source: str
     shapes: Callable[[Support], Iterable[OffsetMethod]]
     single: Callable[[Support], OffsetMethod] | None = None
-    own: Callable[[Support], OffsetMethod] | None = None
     alphas: tuple[float, ...] = (1.0,)
     constant: bool = False
     transductive: bool = False
@@ -143,22 +140,6 @@ FAMILIES: Mapping[str, MethodFamily] = {
 """Methods by the names of `--methods`; a transductive one has its first shape where no validation images are given."""
 
 
-def solved_family(basis: Float32 | None = None) -> MethodFamily:
-    """Make the family of solved references, which chooses alpha by its own folds.
-
-    Args:
-        basis: of `impart.blending.few_shot.solved.whitening`; None = no whitening.
-    """
-    return MethodFamily(
-        title="solved references",
-        source="kernel ridge regression, whitened, on a debiased zero-shot classifier",
-        shapes=lambda support: (Solved(Solver(support, basis), 1.0),),
-        own=lambda support: Solved.fit(support, basis=basis),
-        alphas=ALPHAS,
-        constant=True,
-    )
-
-
 @dataclass(frozen=True)
 class Labelled:
     """Images with known classes, to choose constants on.
@@ -198,9 +179,6 @@ def choose(
         validation: images to choose by; None = the references.
         folds: without validation images, leave out one reference per class at a time, not one reference.
     """
-    if validation is None and family.own is not None:
-        method = family.own(support)
-        return Chosen(method, constants_of(method), None)
     if validation is None and family.transductive:
         first = next(iter(family.shapes(support)))
         return Chosen(first, constants_of(first), None)

@@ -69,12 +69,6 @@ class Spectrum:
         weights: Float32 = self.solve(lam, self.support.one_hot.astype(np.float64)).astype(np.float32)
         return weights
 
-    def hat(self, lam: float) -> npt.NDArray[np.float64]:
-        """Compute H = K (K + lambda I)^-1 (R, R)."""
-        values, vectors = self._decomposed
-        found: npt.NDArray[np.float64] = (vectors * (values / (values + lam))) @ vectors.T
-        return found
-
     def left_out(self, lam: float) -> Float32:
         """Predict the label (R, C) of each reference from the others, exactly."""
         found: Float32 = self.predict_left_out(lam, self.support.one_hot.astype(np.float64)).astype(np.float32)

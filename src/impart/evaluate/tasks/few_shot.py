@@ -8,8 +8,8 @@ the training images; images that show a test image are not drawn. The constants 
     few     on as many further training images per class as there are references, at most 4
     full    on all other training images
 
-With one reference per class the first two have nothing to choose by (`impart.blending.few_shot.choice`). Vanilla and
-RAM are augmented encoders. Their settings are those of `impart refset tune` on the drawn images, in every case.
+With one reference per class the first two have nothing to choose by (`impart.blending.few_shot.choice`). Solved
+references, Vanilla and RAM are augmented encoders. Their settings are those of `impart refset tune` on the drawn images, in every case.
 
 Intervals are of a bootstrap over test images and draws: each replicate takes images, and draws of references, with
 replacement. All methods have the same replicates, so that their differences are paired.
@@ -26,12 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.base import Blender
-from impart.blending.encoder import AugmentedEncoder, settings_of
-from impart.blending.few_shot.choice import FAMILIES, Labelled, MethodFamily, choose, solved_family
-from impart.blending.few_shot.solved import whitening
+from impart.blending.encoder import AugmentedEncoder, blender_of
+from impart.blending.few_shot.choice import FAMILIES, Labelled, MethodFamily, choose
 from impart.blending.ram_onnx import LearnedRam
-from impart.blending.tune import USUAL, tune
-from impart.blending.vanilla import Vanilla
+from impart.blending.tune import tune
 from impart.config import FewShotMethod
 from impart.encoders.base import Encoder
 from impart.errors import ConfigError, DataError
@@ -227,20 +225,20 @@ def _validation(problem: FewShotProblem, tuning: str, count: int, seed: int) -> 
 def _ways(problem: FewShotProblem, names: Sequence[str], rams: Mapping[str, LearnedRam]) -> list[_Way]:
     """List the methods in the order of the report: the one to compare with, zero-shot, the others."""
     found: list[_Way] = []
-    background = problem.background
-    families = {
-        **FAMILIES,
-        "solved": solved_family(whitening(background.retrieval_embeddings) if background is not None else None),
-    }
     for name in names:
-        if name in families:
-            found.append(_family(problem, families[name]))
+        if name in FAMILIES:
+            found.append(_family(problem, FAMILIES[name]))
         else:
-            found.append(_augmented(problem, "Vanilla", _vanilla, closed=name == "vanilla-closed"))
+            kind, _, closed = name.partition("-")
+            solve = kind == "solved"
+            title = "solved references" if solve else "Vanilla"
+            found.append(_augmented(problem, title, blender_of, closed=bool(closed), solve=solve))
     plain = problem.logits.argmax(axis=1) == problem.test.labels
     found.insert(1, _Way(ZERO_SHOT, lambda _: (plain, {})))
     for title, ram in rams.items():
-        found += [_augmented(problem, title, partial(_same, ram), closed=closed) for closed in (False, True)]
+        found += [
+            _augmented(problem, title, partial(_same, ram), closed=closed, solve=False) for closed in (False, True)
+        ]
     return found
 
 
@@ -254,22 +252,18 @@ def _family(problem: FewShotProblem, family: MethodFamily) -> _Way:
 
 
 def _augmented(
-    problem: FewShotProblem, title: str, blender: Callable[[ReferenceSet], Blender], *, closed: bool
+    problem: FewShotProblem, title: str, blender: Callable[[ReferenceSet], Blender], *, closed: bool, solve: bool
 ) -> _Way:
     encoder = problem.encoder
 
     def measure(draw: _Draw) -> tuple[Right, Mapping[str, Any]]:
-        tuned = tune(problem.references(draw.rows), background=problem.background, closed=closed)
+        tuned = tune(problem.references(draw.rows), background=problem.background, closed=closed, solve=solve)
         augmented = AugmentedEncoder(encoder, tuned.references, blender(tuned.references))
         images = problem.test.images
         v = augmented.apply(images.embeddings, augmented.blend(images))
         return (v @ problem.texts.T).argmax(axis=1) == problem.test.labels, {"rule": tuned.rule}
 
     return _Way(f"{title}, closed" if closed else title, measure)
-
-
-def _vanilla(tuned: ReferenceSet) -> Blender:
-    return Vanilla(settings_of(tuned) or USUAL)
 
 
 def _same(ram: LearnedRam, _: ReferenceSet) -> Blender:

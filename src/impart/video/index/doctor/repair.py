@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart.blending.encoder import settings_of
-from impart.blending.solved import with_solved_weights
+from impart.blending.solved.blender import with_solved_weights
 from impart.config import SolvedSettings
 from impart.errors import ReferenceSetError, VideoIndexError
 from impart.files import move_synced, sync, write_atomic

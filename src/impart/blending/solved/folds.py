@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.solved import Names, regularised_kernel
+from impart.blending.solved.blender import Names, regularised_kernel
 from impart.config import SolvedSettings
 from impart.encoders.base import Float32
 from impart.refset.refset import ReferenceSet

@@ -11,8 +11,8 @@ import pytest
 
 from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder, augment, settings_of
-from impart.blending.folds import folded
-from impart.blending.solved import Fitted, Solved, names_of, solve, with_solved_weights, within_name
+from impart.blending.solved.blender import Fitted, Solved, names_of, solve, with_solved_weights, within_name
+from impart.blending.solved.folds import folded
 from impart.blending.tune import tune
 from impart.config import SolvedSettings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise

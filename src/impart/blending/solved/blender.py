@@ -85,15 +85,16 @@ class Names:
     def balance(self, embeddings: Float32, *, temperature: float) -> Float32:
         """Compute b (C,), by which the zero-shot logits of classes are too high over images (R, D).
 
-        b_c is the logarithm of the mean probability of the class over the images, at a temperature below 1 so that few
-        images are enough. At 0, b is 0.
+        b_c is the logarithm of the mean probability of the class over the images, each of the set's names with equal
+        weight, at a temperature below 1 so that few images are enough. At 0, b is 0. The images are those of `labels`.
         """
         if not temperature:
             return np.zeros(len(self.texts), np.float32)
         logits = temperature * LOGIT_SCALE * (embeddings @ self.texts.T)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
-        found: Float32 = (np.log(shares.mean(axis=0) + _RARE) / temperature).astype(np.float32)
+        weights = 1 / (np.bincount(self.labels)[self.labels] * len(self.texts))
+        found: Float32 = (np.log(weights @ shares + _RARE) / temperature).astype(np.float32)
         return found
 
 

@@ -1,4 +1,4 @@
-"""Tuning of solved references: choose `SolvedSettings` by cross-validation on the set itself (`impart.blending.folds`).
+"""Tuning of solved references: choose `SolvedSettings` by cross-validation on the set itself (`impart.blending.solved.folds`).
 
 Kernel, ridge and whitening are constant: to choose them too only adds noise (measured on other data sets than those of
 the evaluation: `docs/reference-sets.md`).
@@ -21,9 +21,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.folds import Folded, folded
 from impart.blending.questions import ENOUGH, are_names, own_questions
-from impart.blending.solved import MOST_SOLVED, Fitted, Names, names_of
+from impart.blending.solved.blender import MOST_SOLVED, Fitted, Names, names_of
+from impart.blending.solved.folds import Folded, folded
 from impart.blending.vanilla import gate
 from impart.config import SolvedSettings
 from impart.encoders.base import Float32, l2_normalise
