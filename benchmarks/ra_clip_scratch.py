@@ -55,7 +55,7 @@ from ra_clip_scratch_tests import PROBES, TestSet, kept, make_tests
 DIM = 384
 SIZE_PX, VIEW_PX = 48, 64
 WIDTHS = (32, 64, 128, 256)
-EPOCHS = 4.0
+EPOCHS, LONGER = 4.0, 12.0
 KS = (1, 2, 4, 8, 16, 32, 64)
 SIZES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SHARES = (0.1, 0.25, 0.5)
@@ -167,7 +167,7 @@ def plan() -> list[Run]:
     runs += [Run(arm, 0) for arm in (*second, "free-fused", "fused", "free-own")]
     runs += [Run(arm, 0, share) for share in SHARES for arm in ("clip", "normalised", "frozen", "free")]
     runs += [Run(arm, seed) for seed in (1, 2) for arm in (*second, "free-fused", "fused")]
-    runs += [Run(arm, 0, 1.0, 3 * EPOCHS) for arm in ("clip", "free", "frozen", "free-fused")]
+    runs += [Run(arm, 0, 1.0, LONGER) for arm in ("clip", "free", "free-fused", "free-linear", "frozen", "head")]
     runs += [Run(arm, seed, share) for seed in (1, 2) for share in SHARES for arm in ("clip", "normalised", "frozen")]
     runs += [Run("free-own", seed) for seed in (1, 2)]
     return runs
