@@ -1,11 +1,12 @@
 """Train RA-CLIP and CLIP from scratch, with controls that say where a gain comes from, and measure them.
 
-    python benchmarks/ra_clip_scratch.py run --data ../shared/data --out runs/ra_clip_scratch [--only NAME] [--minutes M]
-    python benchmarks/ra_clip_scratch.py report runs/ra_clip_scratch --docs docs
+    python benchmarks/ra_clip_scratch.py run --data ../shared/data --out runs/scratch [--only NAME] [--minutes M]
+    python benchmarks/ra_clip_scratch.py report runs/scratch --docs docs
+    python benchmarks/ra_clip_scratch.py gpu --data ../shared/data --out runs/scratch-gpu [--size-px 96]
 
 `run` trains and measures the runs of `PLAN` in order of worth, and appends every figure to OUT/figures.jsonl. A second
 call resumes with the missing runs; started twice at the same time, the two share the plan. `report` makes the tables
-and plots of docs/ra-clip.md from this file, at any time.
+and plots of docs/ra-clip.md from this file, at any time. `gpu` trains a ViT-S instead, at 64 to 128 px.
 
 The image tower (a residual network of 1.3M parameters, 48 px) learns from nothing. Texts are sentence embeddings of a
 frozen all-MiniLM-L6-v2 with a learned projection. Only the retriever is pretrained, as in the paper: `mini`, which has
@@ -42,15 +43,25 @@ from impart.train.prepare.embeddings import EmbeddingStore
 from impart.train.prepare.pairs import Failures, ListedImage, list_images
 from impart.train.pretrain.model import Bank
 from impart.train.pretrain.prepare import PretrainData, prepare
-from impart.train.settings import PairsFrom, TrainConfig
+from impart.train.settings import TrainConfig
 from ra_clip import CLASS_SETS, PAPER_VANILLA, SHOTS, VANILLA, Copies
 from ra_clip_scratch_measure import Measured, Right, bank_of, rows_of_bank
-from ra_clip_scratch_model import Arrays, ScratchTask, ScratchTowers, both, build_image, scaled, share_of
+from ra_clip_scratch_model import (
+    Arrays,
+    ScratchTask,
+    ScratchTowers,
+    both,
+    build_image,
+    scaled,
+    share_of,
+    with_all_references,
+)
 from ra_clip_scratch_model import without_retriever as by_tower
 from ra_clip_scratch_pack import pack
 from ra_clip_scratch_report import write_report
 from ra_clip_scratch_retriever import PatchEncoder, PatchSettings, fit_patches, pixels_of
-from ra_clip_scratch_tests import PROBES, TestSet, kept, make_tests
+from ra_clip_scratch_tests import PROBES, TestSet, make_tests
+from train_speed import PEAK_TFLOPS
 
 DIM = 384
 SIZE_PX, VIEW_PX = 48, 64
@@ -59,7 +70,7 @@ EPOCHS, LONGER = 4.0, 12.0
 KS = (1, 2, 4, 8, 16, 32, 64)
 SIZES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SHARES = (0.1, 0.25, 0.5)
-EVERY = 20  # steps between two points of a learning curve
+EVERY = 27  # steps between two points of a learning curve
 PART = 250  # images per test in a learning curve
 TESTS = (*CLASS_SETS, "flickr8k", "coco", "panda", *(f"{name}/train" for name in PROBES))
 
@@ -93,7 +104,8 @@ class Arm:
     """One way to train: what replaces the image tower, the retriever, and settings.
 
     `image` is a kind of `build_image`. `ram` are changes to [ram], None = no RAM. `frozen` takes the retriever's
-    features and the sentence embeddings as reference embeddings, not those of the towers.
+    features and the sentence embeddings as reference embeddings, not those of the towers. `all_references` adds the
+    training images to the held-out tenth.
     """
 
     image: str = "tower"
@@ -102,6 +114,7 @@ class Arm:
     frozen: bool = False
     random: bool = False
     by_tower: bool = False
+    all_references: bool = False
 
 
 L2 = {"norm": "l2"}
@@ -123,8 +136,13 @@ ARMS = {
     "fused": Arm(image="fused"),
     "free-fused": Arm(image="fused", retriever="patches"),
     "free-own": Arm(ram=L2, retriever="patches"),
+    "all": Arm(ram=L2, frozen=True, all_references=True),
+    "all-texts": Arm(image="constant", ram=L2, frozen=True, all_references=True),
+    "free-all": Arm(ram=L2, frozen=True, retriever="patches", all_references=True),
+    "free-all-texts": Arm(image="constant", ram=L2, frozen=True, retriever="patches", all_references=True),
+    "free-all-own": Arm(ram=L2, retriever="patches", all_references=True),
 }
-CHEAP = tuple(name for name, arm in ARMS.items() if arm.image in ("linear", "head", "constant"))
+CHEAP = ("texts", "free-texts", "linear", "head", "free-linear", "free-head")
 
 
 @dataclass(frozen=True)
@@ -159,27 +177,31 @@ class Run:
 
 
 def plan() -> list[Run]:
-    """Return the runs in order of worth: seed 0 of everything first, then the other seeds of the main arms."""
-    first = ("clip", "normalised", "frozen", "free")
-    second = ("paper", "gated", "random", "by-tower")
-    runs = [Run(arm, 0) for arm in (*first, *CHEAP)]
-    runs += [Run(arm, seed) for seed in (1, 2) for arm in (*first, *CHEAP)]
-    runs += [Run(arm, 0) for arm in (*second, "free-fused", "fused", "free-own")]
-    runs += [Run(arm, 0, share) for share in SHARES for arm in ("clip", "normalised", "frozen", "free")]
-    runs += [Run(arm, seed) for seed in (1, 2) for arm in (*second, "free-fused", "fused")]
+    """Return the runs in order of worth: the main arms with three seeds, then one seed of the others and the curves."""
+    main = ("clip", "normalised", "frozen", "free", *CHEAP)
+    runs = [Run(arm, 0) for arm in (*main, "free-all", "free-all-texts", "all-texts", "free-fused", "paper")]
+    runs += [Run(arm, 0, share) for share in SHARES[:2] for arm in ("clip", "normalised", "frozen")]
+    runs += [Run(arm, seed) for seed in (1, 2) for arm in main]
+    runs += [Run(arm, 0) for arm in ("gated", "random", "by-tower", "fused", "free-own")]
+    runs += [Run(arm, seed) for seed in (1, 2) for arm in ("free-fused", "paper")]
+    runs += [Run(arm, seed) for seed in (1, 2) for arm in ("gated", "random", "by-tower", "fused", "free-own")]
     runs += [Run(arm, 0, 1.0, LONGER) for arm in ("clip", "free", "free-fused", "free-linear", "frozen", "head")]
-    runs += [Run(arm, seed, share) for seed in (1, 2) for share in SHARES for arm in ("clip", "normalised", "frozen")]
-    runs += [Run("free-own", seed) for seed in (1, 2)]
+    runs += [
+        Run(arm, seed, share) for seed in (0, 1, 2) for share in SHARES for arm in ("clip", "normalised", "frozen")
+    ]
     return runs
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A short form, for tests: few images, a small tower; the default changes nothing."""
+    """Sizes: few images and a small tower for tests, a larger tower for a GPU; the default is the experiment."""
 
     most: int = 0
+    tower: str = "tower"
+    size_px: int = SIZE_PX
+    view_px: int = VIEW_PX
     widths: tuple[int, ...] = WIDTHS
-    patches: PatchSettings = PatchSettings()
+    patches: PatchSettings = dataclasses.field(default_factory=PatchSettings)
     retrievers: Mapping[str, Callable[[], Encoder]] | None = None
     changes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     tests: tuple[str, ...] = TESTS
@@ -197,11 +219,11 @@ class Lab:
         self.items = train + list_images(config.data.validation, self.data, Failures())
         self.retrievers = self._retrievers(train)
         self.rows = {item.pair.image_key: row for row, item in enumerate(self.items)}
-        self.views = self._array("views", VIEW_PX)
-        self.clean = self._array("clean", SIZE_PX)
+        self.views = self._array("views", trial.view_px)
+        self.clean = self._array("clean", trial.size_px)
         self.features = {name: self._features(encoder) for name, encoder in self.retrievers.items()}
         self.tests = make_tests(
-            self.data, cache, trial.tests, self.retrievers, size_px=SIZE_PX, most=trial.most, note=_say
+            self.data, cache, trial.tests, self.retrievers, size_px=trial.size_px, most=trial.most, note=_say
         )
         self.sentences = self._sentences()
         self.fitting = {
@@ -212,8 +234,7 @@ class Lab:
         together = {name: test.clusters if len(test.labels) else test.owners for name, test in self.tests.items()}
         together = {name: together[name].tolist() for name in ("coco", "flickr8k", "panda") if name in together}
         (out / "clusters.json").write_text(json.dumps(together), encoding="utf-8")
-        folders = [*CLASS_SETS.values(), "images/coco/images", "videos/panda"]
-        self.copies = None if trial.most else Copies(self.data, cache, folders)
+        self._copies: Copies | None = None
 
     def _retrievers(self, train: Sequence[ListedImage]) -> dict[str, Encoder]:
         if self.trial.retrievers is not None:
@@ -263,7 +284,22 @@ class Lab:
         folder = self.out / run.name
         made = result_of(prepare(changed, encoder, data=self.data, out=folder, failures=Failures()))
         made = share_of(made, run.share, config)
+        made = with_all_references(made, config) if ARMS[run.arm].all_references else made
         return by_tower(made) if ARMS[run.arm].by_tower else made
+
+    def copies(self, places: Sequence[str]) -> np.ndarray:
+        """Return (n,) whether each of n images is a copy of a test image; answers are kept in the cache."""
+        file = self.cache / "copies.json"
+        known: dict[str, bool] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if fresh := [place for place in places if place not in known]:
+            if self._copies is None:
+                folders = [*CLASS_SETS.values(), "images/coco/images", "videos/panda"]
+                self._copies = Copies(self.data, self.cache, folders)
+            known |= dict(zip(fresh, self._copies.among(fresh).tolist(), strict=True))
+            part = file.with_name(f"copies.{os.getpid()}.json")
+            part.write_text(json.dumps(known), encoding="utf-8")
+            part.replace(file)
+        return np.array([known[place] for place in places], dtype=bool)
 
     def inputs(self, arm: Arm) -> Callable[[TestSet], Tensor]:
         """Return what makes the input of an arm from a test."""
@@ -329,14 +365,14 @@ class Experiment:
         data = lab.data_of(run, config)
         features = lab.features[arm.retriever]
         image = build_image(
-            arm.image,
+            lab.trial.tower if arm.image == "tower" else arm.image,
             dim=DIM,
             width=features.shape[1],
-            size_px=SIZE_PX,
+            size_px=lab.trial.size_px,
             widths=lab.trial.widths,
             seed=config.seed,
         )
-        towers = ScratchTowers(image, lab.sentences, dim=DIM, size_px=SIZE_PX)
+        towers = ScratchTowers(image, lab.sentences, dim=DIM, size_px=lab.trial.size_px)
         arrays = Arrays(lab.rows, lab.views, lab.clean, features)
         task = ScratchTask(data, config, towers, arrays=arrays, kind=arm.image, frozen_references=arm.frozen)
         wall_s = cpu_s = 0.0
@@ -347,13 +383,18 @@ class Experiment:
             wall_s, cpu_s = wall_s + time.monotonic() - began, cpu_s + time.process_time() - cpu
             if event is None:
                 break
-            if isinstance(event, StepDone):
-                if event.step % lab.trial.every == 0 or event.step == event.steps:
-                    self._point(run, task, event, wall_s, cpu_s)
-        if task.model.ram is not None:
-            task.refresh()
+            on_cpu = task.config.loop.device == "cpu"
+            if (
+                isinstance(event, StepDone)
+                and on_cpu
+                and (event.step % lab.trial.every == 0 or event.step == event.steps)
+            ):
+                self._point(run, task, event, wall_s, cpu_s)
+        task.settle()
         self.measure(run, task)
         facts = {
+            "pairs_per_s": round(task.pairs_per_step * config.loop.total_steps(task.steps_per_epoch) / wall_s, 1),
+            "gflop": round(flop_per_image(image, task.inputs(np.arange(2))) / 1e9, 4),
             "trained": len(data.train),
             "references": len(data.references),
             "steps": config.loop.total_steps(task.steps_per_epoch),
@@ -396,15 +437,15 @@ class Experiment:
         measured, note = self.measured(run, task, lab.tests), self._noter(run)
         k = task.config.ram.k
         if arm.ram is None:
-            note("main", None, *measured.everything(None))
+            note("main", None, *measured.everything(None, probes=not run.change))
             if run.arm == "clip" and not run.change:
                 self._vanilla(run, task, measured)
             return
-        if arm.image == "tower":
+        if arm.image == "tower" and not run.seed:
             note("base", None, *measured.everything(None, probes=False))
         bank = self._without_copies(task)
-        note("main", len(bank.retrieval), *measured.everything(bank, k=k, shuffle=arm.random))
-        if run.change or arm.random:
+        note("main", len(bank.retrieval), *measured.everything(bank, k=k, shuffle=arm.random, probes=not run.change))
+        if run.seed or run.change or arm.random:
             return
         note("shuffled", None, *measured.zeroshot(bank, k=k, shuffle=True))
         mixed = np.random.default_rng(run.seed).permutation(len(bank.retrieval))
@@ -420,10 +461,10 @@ class Experiment:
         """Return the bank without references that are copies of a test image."""
         bank = task.model.bank
         assert bank is not None
-        if self.lab.copies is None:
+        if self.lab.trial.most:  # the tests are incomplete
             return bank
         places = [item.pair.image_key for item in task.data.references.items]
-        return rows_of_bank(bank, np.flatnonzero(~self.lab.copies.among(places)))
+        return rows_of_bank(bank, np.flatnonzero(~self.lab.copies(places)))
 
     def _target(self, task: ScratchTask, arm: Arm, measured: Measured, name: str) -> Bank:
         """Embed the references of a test's own domain."""
@@ -460,6 +501,26 @@ class Experiment:
         return note
 
 
+def flop_per_image(image: torch.nn.Module, inputs: Tensor) -> float:
+    """Count the multiplications and additions of a forward pass of the image half, per image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    image.eval()
+    with FlopCounterMode(display=False) as counted:  # its hooks need gradients
+        image(inputs)
+    return counted.get_total_flops() / len(inputs)
+
+
+def utilisation(gflop: float, pairs_per_s: float, *, device: str) -> float | None:
+    """Return the model FLOP utilisation of a device: three times the forward pass, of its dense bf16 peak.
+
+    >>> round(utilisation(10.0, 10_000, device="NVIDIA H100 80GB HBM3"), 3), utilisation(1.0, 10, device="cpu")
+    (0.303, None)
+    """
+    peak = next((tflops for part, tflops in PEAK_TFLOPS.items() if part in device), None)
+    return 3e9 * gflop * pairs_per_s / (1e12 * peak) if peak else None
+
+
 def _about(run: Run) -> dict[str, Any]:
     return dataclasses.asdict(run) | {"run": run.name, "change": run.change}
 
@@ -490,6 +551,26 @@ def carry_out(lab: Lab, runs: Sequence[Run], *, minutes: float | None = None) ->
             experiment.go(run)
 
 
+def gpu(data: Path, out: Path, cache: Path, trial: Trial, *, arms: Sequence[str]) -> list[str]:
+    """Train ViT-S from scratch with and without RAM, on a GPU where there is one; return a line per run.
+
+    The line has the pairs per second, beginning to end, and the model FLOP utilisation of the image tower.
+    """
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    carry_out(Lab(data, out, cache, trial), [Run(arm, 0) for arm in arms])
+    lines = []
+    for line in map(json.loads, (out / "figures.jsonl").read_text(encoding="utf-8").splitlines()):
+        if line["question"] == "done":
+            facts = line["facts"]
+            used = utilisation(facts["gflop"], facts["pairs_per_s"], device=device)
+            share = f", {100 * used:.1f}% of the peak" if used is not None else ""
+            lines.append(f"{line['run']} on {device}: {facts['pairs_per_s']:.1f} pairs/s{share}")
+    return lines
+
+
+GPU = {"loop": {"batch": 1024, "epochs": 30.0, "device": "auto"}, "optimiser": {"learning_rate": 1e-3}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -500,12 +581,23 @@ def main() -> None:
     run.add_argument("--only", help="only runs whose name starts with this")
     run.add_argument("--minutes", type=float, help="start no run after this time")
     run.add_argument("--threads", type=int, default=1, help="CPU threads; two calls of one thread each are faster")
+    large = commands.add_parser("gpu", help="train ViT-S at 96 px with and without RAM; samples/s and MFU")
+    large.add_argument("--data", type=Path, default=Path("../shared/data"))
+    large.add_argument("--out", type=Path, required=True)
+    large.add_argument("--size-px", type=int, default=96)
+    large.add_argument("--arms", nargs="+", default=["clip", "frozen", "normalised", "linear", "texts"])
     report = commands.add_parser("report", help="make tables and plots from the figures")
     report.add_argument("out", type=Path)
     report.add_argument("--docs", type=Path, default=Path("docs"))
     options = parser.parse_args()
     if options.command == "report":
         for line in write_report(options.out, options.docs):
+            print(line)
+        return
+    if options.command == "gpu":
+        size = options.size_px
+        trial = Trial(tower="vit", size_px=size, view_px=size * 4 // 3, changes=GPU)
+        for line in gpu(options.data, options.out, options.out / "cache", trial, arms=options.arms):
             print(line)
         return
     torch.set_num_threads(options.threads)

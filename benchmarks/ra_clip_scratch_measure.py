@@ -62,7 +62,9 @@ class Measured:
         bf16: precision of the image tower, as in training.
     """
 
-    def __init__(self, model: PretrainModel, tests: Mapping[str, TestSet], *, inputs: Inputs, retriever: str, bf16: bool):
+    def __init__(
+        self, model: PretrainModel, tests: Mapping[str, TestSet], *, inputs: Inputs, retriever: str, bf16: bool
+    ):
         self._bf16 = bf16
         self.model, self.tests, self.retriever, self._inputs = model.eval(), tests, retriever, inputs
         self._near_duplicate = model.near_duplicate

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,6 @@ from impart.train.pretrain.prepare import PretrainData, PretrainImages
 from impart.train.pretrain.task import PretrainTask
 from impart.train.settings import TrainConfig
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
 __all__ = [
     "Arrays",
     "ScratchTask",
@@ -42,6 +39,7 @@ __all__ = [
     "build_image",
     "scaled",
     "share_of",
+    "with_all_references",
     "without_retriever",
 ]
 
@@ -87,6 +85,24 @@ class ConvNet(nn.Module):
         return y
 
 
+class Vit(nn.Module):
+    """Vision transformer of transformers' CLIP, of the sizes of ViT-S/16 by default: uint8 (B, 3, S, S) to (B, D)."""
+
+    def __init__(self, dim: int, size_px: int, *, width: int = 384, layers: int = 12, heads: int = 6):
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        super().__init__()
+        shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+        config = CLIPVisionConfig(
+            **shape, num_attention_heads=heads, image_size=size_px, patch_size=16, projection_dim=dim
+        )
+        self.model = CLIPVisionModelWithProjection(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.model(pixel_values=(x.float() / 255 - MEAN) / STD).image_embeds
+        return made
+
+
 class Constant(nn.Module):
     """Learned constant in the place of an image tower."""
 
@@ -113,7 +129,7 @@ class Fused(nn.Module):
 
 
 def build_image(kind: str, *, dim: int, width: int, size_px: int, widths: Sequence[int], seed: int) -> nn.Module:
-    """Build what maps the input to (B, D): `tower`, `constant`, `linear`, `head` or `fused`.
+    """Build what maps the input to (B, D): `tower`, `vit`, `constant`, `linear`, `head` or `fused`.
 
     Args:
         kind: see above; `head` has one hidden layer.
@@ -130,6 +146,8 @@ def build_image(kind: str, *, dim: int, width: int, size_px: int, widths: Sequen
         return nn.Linear(width, dim)
     if kind == "head":
         return nn.Sequential(nn.Linear(width, 2 * dim), nn.GELU(), nn.Dropout(0.1), nn.Linear(2 * dim, dim))
+    if kind == "vit":
+        return Vit(dim, size_px)
     tower = ConvNet(dim, widths)
     return Fused(tower, dim, width, size_px) if kind == "fused" else tower
 
@@ -263,24 +281,30 @@ class ScratchTask(PretrainTask):
     @torch.no_grad()
     def embedded(self, items: Sequence[ListedImage]) -> tuple[Tensor, Tensor]:
         """Embed images and the first text of each with the current weights: (m, D), (m, D)."""
-        rows = self.arrays.of(items)
+        rows, device = self.arrays.of(items), self._device
         if self.frozen_references:
             features = self.arrays.features[rows]
             padded = F.pad(features, (0, self.towers.dim - features.shape[1]))
-            return padded, self.towers.tokens([item.texts[0] for item in items])
+            return padded.to(device), self.towers.tokens([item.texts[0] for item in items]).to(device)
         self.model.eval()
         parts = [slice(first, first + _AT_ONCE) for first in range(0, len(rows), _AT_ONCE)]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.loop.precision == "bf16"):
-            image = torch.cat([self.model.image(self.inputs(rows[part])) for part in parts])
-            text = torch.cat(
-                [self.model.text(self.towers.tokens([item.texts[0] for item in items[part]])) for part in parts]
-            )
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.loop.precision == "bf16"):
+            image = torch.cat([self.model.image(self.inputs(rows[part]).to(device)) for part in parts])
+            words = [self.towers.tokens([item.texts[0] for item in items[part]]) for part in parts]
+            text = torch.cat([self.model.text(part.to(device)) for part in words])
         self.model.train()
         return image.float(), text.float()
 
     def refresh(self) -> None:
         image, text = self.embedded(self.data.references.items)
         self._fill(image.half(), text.half())
+
+    def settle(self) -> None:
+        """Move the trained model to the CPU, and embed the references with the final weights."""
+        self.model.cpu()
+        self._device, self.model.bank = torch.device("cpu"), None
+        if self.model.ram is not None:
+            self.refresh()
 
     def validate(self) -> dict[str, float]:
         return {}
@@ -325,15 +349,29 @@ def share_of(data: PretrainData, share: float, config: TrainConfig) -> PretrainD
     )
 
 
+def with_all_references(data: PretrainData, config: TrainConfig) -> PretrainData:
+    """Take the training images as references too; an image never finds itself or a near-duplicate of itself."""
+    own, more = data.references, data.train
+    assert own.rows is not None
+    assert more.rows is not None
+    items = [ListedImage(item.pair, item.texts[:1]) for item in more.items]
+    references = PretrainImages(
+        [*own.items, *items],
+        np.concatenate([own.groups, more.groups]),
+        own.retrieval,
+        np.concatenate([own.rows, more.rows]),
+    )
+    train, validation = (_with_neighbours(part, references, config) for part in (data.train, data.validation))
+    return PretrainData(train, references, validation, [*data.hashes, *[""] * len(items)])
+
+
 def _only(part: PretrainImages, rows: npt.NDArray[np.int64]) -> PretrainImages:
     assert part.rows is not None
     return PretrainImages([part.items[row] for row in rows], part.groups[rows], part.retrieval, part.rows[rows])
 
 
 def _with_neighbours(part: PretrainImages, references: PretrainImages, config: TrainConfig) -> PretrainImages:
-    vectors = [
-        np.asarray(images.queries(np.arange(len(images))), dtype=np.float32) for images in (part, references)
-    ]
+    vectors = [np.asarray(images.queries(np.arange(len(images))), dtype=np.float32) for images in (part, references)]
     table = nearest(
         PairIndex(vectors[1], kind="exact"),
         vectors[0],

@@ -1,7 +1,7 @@
 """Make the tables and plots of `benchmarks/ra_clip_scratch.py` from its figures.jsonl.
 
-The tables are written into docs/ra-clip.md between `<!-- scratch-NAME -->` and `<!-- /scratch-NAME -->`. Intervals are of
-95%: the bootstrap draws the test items (the boxes or captions of one image together) and the seeds, the same for both
+The tables are written into docs/ra-clip.md between `<!-- scratch-NAME -->` and `<!-- /scratch-NAME -->`. Intervals are
+of 95%: the bootstrap draws the test items (boxes or captions of one image together) and the seeds, equal for both
 models.
 """
 
@@ -33,13 +33,18 @@ LABELS = {
     ("free-own", "main"): "RA-CLIP, normalised, label-free retriever",
     ("by-tower", "main"): "RA-CLIP, the image tower retrieves",
     ("random", "main"): "RA-CLIP, random references",
+    ("all", "main"): "RA-CLIP, frozen, all images as references",
+    ("free-all", "main"): "RA-CLIP, frozen, label-free, all images as references",
+    ("free-all-own", "main"): "RA-CLIP, normalised, label-free, all images as references",
     ("clip", "vanilla-paper-mini"): "Vanilla over CLIP, the paper's weights",
     ("clip", "vanilla-mini"): "Vanilla over CLIP, gated",
     ("texts", "main"): "control: neighbours alone, no image tower",
     ("linear", "main"): "control: linear head on the retriever's features",
     ("head", "main"): "control: head with a hidden layer on them",
     ("fused", "main"): "control: image tower + linear head, no references",
+    ("all-texts", "main"): "control: neighbours alone, all images as references",
     ("free-texts", "main"): "control, label-free: neighbours alone",
+    ("free-all-texts", "main"): "control, label-free: neighbours alone, all images",
     ("free-linear", "main"): "control, label-free: linear head",
     ("free-head", "main"): "control, label-free: head with a hidden layer",
     ("free-fused", "main"): "control, label-free: image tower + linear head",
@@ -54,12 +59,15 @@ OTHERS = {
     "panda_r5": "panda R@5",
 }
 CLAIMS = {"zeroshot": ("zero-shot", 12.7), "probe": ("linear probe", 6.9), "coco": ("ROI", 2.8)}
-FORMS = ("paper", "normalised", "gated", "frozen", "free")
+FORMS = ("paper", "normalised", "gated", "frozen", "all", "free", "free-all")
 PARTS = {
     "frozen": ("clip", "linear", "head", "texts", "fused"),
     "normalised": ("clip", "linear", "head", "texts", "fused"),
     "free": ("clip", "free-linear", "free-head", "free-texts", "free-fused"),
     "free-own": ("clip", "free-linear", "free-head", "free-texts", "free-fused"),
+    "all": ("clip", "linear", "head", "all-texts", "fused"),
+    "free-all": ("clip", "free-linear", "free-head", "free-all-texts", "free-fused"),
+    "free-all-own": ("clip", "free-linear", "free-head", "free-all-texts", "free-fused"),
 }
 CURVES = ("clip", "normalised", "frozen", "free")
 EPOCHS = 4.0
@@ -110,7 +118,8 @@ class Figures:
         a, b = (self.pick(arm, question, change=change) for arm, question in (ours, theirs))
         seeds = sorted(set(a) & set(b))
         tests = MEANS[name]
-        if not seeds or any(test not in lines[seed][-1]["right"] for test in tests for seed in seeds for lines in (a, b)):
+        answers = [lines[seed][-1]["right"] for lines in (a, b) for seed in seeds]
+        if not answers or any(test not in right for test in tests for right in answers):
             return None
         pairs = {
             test: tuple(np.stack([unpack(lines[seed][-1]["right"][test]) for seed in seeds]) for lines in (a, b))
@@ -136,13 +145,12 @@ def difference(
     >>> difference({"a": (better, worse), "b": (worse, worse)})
     (50.0, 50.0, 50.0)
     """
-    total, mean = 0.0, 0.0
+    total, mean = np.zeros((bootstrap.REPEATS, next(iter(pairs.values()))[0].shape[0])), 0.0  # (R, S)
     for name, (ours, theirs) in pairs.items():
         gap = ours.astype(np.float64) - theirs  # (S, q)
         drawn = _draws(clusters[name]) if clusters and name in clusters else _draws(gap.shape[1])
         total = total + np.stack([bootstrap.means(row, drawn) for row in gap], axis=1) / len(pairs)  # (R, S)
         mean += float(gap.mean()) / len(pairs)
-    assert isinstance(total, np.ndarray)
     seeds = total.shape[1]
     weights = np.random.default_rng(1).multinomial(seeds, [1 / seeds] * seeds, size=len(total)) / seeds
     low, high = bootstrap.interval((total * weights).sum(axis=1))
@@ -229,7 +237,8 @@ def claims_table(figures: Figures) -> list[str]:
                 continue
             controls = ("free-linear", "free-texts") if arm.startswith("free") else ("linear", "texts")
             cells = [shown(figures.over((control, "main"), CLIP, name)) for control in controls]
-            rows.append([f"{label}: {LABELS[arm, 'main']}", f"+{claimed}", shown(found), verdict(found, claimed), *cells])
+            title = f"{label}: {LABELS[arm, 'main']}"
+            rows.append([title, f"+{claimed}", shown(found), verdict(found, claimed), *cells])
     head = ["", "claimed", "over CLIP", "", "linear head over CLIP", "neighbours alone over CLIP"]
     return table(head, rows)
 
@@ -257,8 +266,8 @@ def parts_table(figures: Figures, name: str = "zeroshot") -> list[str]:
         cells = [shown(figures.over((arm, "main"), (part, "main"), name)) for part in parts]
         if any(cells):
             rows.append([LABELS[arm, "main"], *cells])
-    head = ["RA-CLIP less ...", "CLIP", "linear head", "head with a hidden layer", "neighbours alone", "tower + linear head"]
-    return table(head, rows)
+    columns = ("CLIP", "linear head", "head with a hidden layer", "neighbours alone", "tower + linear head")
+    return table(["RA-CLIP less ...", *columns], rows)
 
 
 def question_table(figures: Figures, question: str, head: str, labels: Mapping[Any, str]) -> list[str]:
@@ -307,7 +316,8 @@ def share_table(figures: Figures) -> list[str]:
         if not curve:
             continue
         cells = [mean_spread(curve[share]) if share in curve else "" for share in shares]
-        reached = share_reached({s: statistics.mean(v) for s, v in curve.items()}, statistics.mean(goal)) if goal else None
+        means = {share: statistics.mean(values) for share, values in curve.items()}
+        reached = share_reached(means, statistics.mean(goal)) if goal else None
         least = reached is not None and reached == min(curve)
         cell = "" if arm == "clip" or reached is None else f"{'<= ' if least else ''}{100 * reached:.0f}%"
         rows.append([LABELS[arm, "main"], *cells, cell])

@@ -105,7 +105,7 @@ class PatchEncoder:
         patches = whitened(unfolded(pixels, self.settings.patch_px), weights["mean"], weights["zca"])  # (B, L, d)
         active = (patches @ weights["centroids"].T).sub_(self.settings.threshold).relu_()  # (B, L, C)
         side = round(active.shape[1] ** 0.5)
-        maps = active.transpose(1, 2).unflatten(-1, (side, side))  # (B, C, side, side)
+        maps = active.transpose(1, 2).reshape(len(active), -1, side, side)  # (B, C, side, side)
         return F.adaptive_avg_pool2d(maps, grid).flatten(1)
 
     def save(self, path: Path) -> None:

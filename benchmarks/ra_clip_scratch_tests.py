@@ -1,7 +1,7 @@
 """Test images of `benchmarks/ra_clip_scratch.py` as arrays: decoded once, with their retrieval embeddings.
 
-Per set: pixels at the image tower's size, retrieval embeddings of each retriever, and labels or captions. A set that was
-computed once is read from the cache; a stopped call loses one set.
+Per set: pixels at the image tower's size, retrieval embeddings of each retriever, and labels or captions. A set that
+was computed once is read from the cache; a stopped call loses one set.
 
 Letters: n rows of a set, S side of the image tower's input, R retrieval width, m items (images, boxes or clips).
 """

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,13 +24,13 @@ SETS = ("cifar10", "cifar100", "caltech101", "tiny_imagenet32")
 
 
 @pytest.fixture(scope="module")
-def scratch() -> Iterator[ModuleType]:
+def scratch() -> ModuleType:
     sys.path.insert(0, str(BENCHMARKS))
     try:
         import ra_clip_scratch
     finally:
         sys.path.remove(str(BENCHMARKS))
-    yield ra_clip_scratch
+    return ra_clip_scratch
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _table(flickr / "captions.csv", rows)
     for name, column in (("openstax", "alt"), ("more/things", "text")):
         folder = root / "images" / name
-        _table_rows = _captioned(folder, 24, column, rng)
-        _table(folder / "captions.csv", _table_rows)
+        _table(folder / "captions.csv", _captioned(folder, 24, column, rng))
     for name in SETS:
         for split in ("train", "test"):
             for colour, value in COLOURS.items():
@@ -92,7 +91,11 @@ def trial(scratch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
         most=12,
         widths=(8, 8),
         retrievers={"mini": lambda: encoder, "patches": lambda: encoder},
-        changes={"loop": {"batch": 16, "epochs": 2.0, "precision": "float32"}, "ram": {"k": 2}, "reference": {"fraction": 0.2}},
+        changes={
+            "loop": {"batch": 16, "epochs": 2.0, "precision": "float32"},
+            "ram": {"k": 2},
+            "reference": {"fraction": 0.2},
+        },
         tests=tests,
         every=2,
     )
@@ -117,8 +120,8 @@ def test_run_resume_and_report(
     assert [line["run"] for line in lines if line["question"] == "done"] == [run.name for run in runs]
     clip = next(line for line in lines if line["run"] == "clip-s0" and line["question"] == "main")
     assert set(clip["right"]) >= {*SETS, "cifar10@7", "cifar10/probe", "flickr8k_r1"}
-    vanilla = [line["question"] for line in lines if line["run"] == "clip-s0" and line["question"].startswith("vanilla")]
-    assert len(vanilla) == 4
+    own = [line["question"] for line in lines if line["run"] == "clip-s0"]
+    assert sum(question.startswith("vanilla") for question in own) == 4
     sizes = [line["value"] for line in lines if line["run"] == "frozen-s0" and line["question"] == "size"]
     assert sizes == list(scratch.SIZES)
     docs = tmp_path / "docs"
@@ -175,3 +178,16 @@ def test_packed_answers_are_read_back(scratch: ModuleType) -> None:
     pack = sys.modules["ra_clip_scratch_pack"]
     right = np.random.default_rng(2).random(1001) < 0.5
     assert (pack.unpack(pack.pack(right)) == right).all()
+
+
+def test_gpu_form_reports_pairs_per_second(scratch: ModuleType, data: Path, trial: Any, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    small = dataclasses.replace(trial, tower="vit", size_px=16, view_px=24, tests=("cifar10", *SETS[1:], "flickr8k"))
+    lines = scratch.gpu(data, tmp_path / "out", tmp_path / "cache", small, arms=("clip",))
+    assert len(lines) == 1
+    assert lines[0].startswith("clip-s0 on ")
+    assert " pairs/s" in lines[0]
+    done = _lines(tmp_path / "out")[-1]["facts"]
+    assert (
+        0.01 < done["gflop"] < 0.2
+    )  # 12 layers of width 384 on two tokens: 2 * 12 * 12 * 384^2 multiply-adds, times 2
