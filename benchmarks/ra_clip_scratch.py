@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize, pad
 
 from impart.blending.ram import build_ram
 from impart.encoders import load_encoder
@@ -52,6 +53,7 @@ from ra_clip_scratch_model import (
     ScratchTowers,
     both,
     build_image,
+    retrieved_by,
     scaled,
     share_of,
     with_all_references,
@@ -142,6 +144,16 @@ ARMS = {
     "free-all-texts": Arm(image="constant", ram=L2, frozen=True, retriever="patches", all_references=True),
     "free-all-own": Arm(ram=L2, retriever="patches", all_references=True),
 }
+WEAK = (4, 8, 16, 32)
+"""Leading numbers of `mini`'s retrieval embedding (a PCA) that weaker retrievers keep."""
+for _kept in WEAK:
+    _weak = {"retriever": f"mini{_kept}"}
+    ARMS[f"weak{_kept}"] = Arm(ram=L2, frozen=True, **_weak)
+    ARMS[f"weak{_kept}-own"] = Arm(ram=L2, **_weak)
+    ARMS[f"weak{_kept}-texts"] = Arm(image="constant", ram=L2, frozen=True, **_weak)
+    ARMS[f"weak{_kept}-linear"] = Arm(image="linear", **_weak)
+    ARMS[f"weak{_kept}-head"] = Arm(image="head", **_weak)
+    ARMS[f"weak{_kept}-fused"] = Arm(image="fused", **_weak)
 CHEAP = ("texts", "free-texts", "linear", "head", "free-linear", "free-head")
 
 
@@ -171,6 +183,8 @@ class Run:
         table["ram"] |= dict(arm.ram or {})
         table["reference"] |= {"augment": "none" if arm.ram is None else "ram"}
         table["reference"] |= {"random": 1.0} if arm.random else {}
+        if arm.retriever.startswith("mini") and arm.retriever != "mini":
+            table["reference"]["near_duplicate"] = 2.0  # among few numbers most images are near
         for name, part in changes.items():
             table[name] |= dict(part)
         return config_of(table, where="ra_clip_scratch")
@@ -179,12 +193,14 @@ class Run:
 def plan() -> list[Run]:
     """Return the runs in order of worth: the main arms with three seeds, then one seed of the others and the curves."""
     main = ("clip", "normalised", "frozen", "free", *CHEAP)
-    runs = [Run(arm, 0) for arm in (*main, "free-all", "free-all-texts", "all-texts", "free-fused", "paper")]
+    weak = [f"weak{kept}-{part}" for kept in WEAK for part in ("linear", "head", "texts")]
+    runs = [Run(arm, 0) for arm in (*main, "paper", "free-all", *weak, "weak8", "weak8-own", "weak8-fused", "weak16")]
     runs += [Run(arm, 0, share) for share in SHARES[:2] for arm in ("clip", "normalised", "frozen")]
-    runs += [Run(arm, seed) for seed in (1, 2) for arm in main]
-    runs += [Run(arm, 0) for arm in ("gated", "random", "by-tower", "fused", "free-own")]
-    runs += [Run(arm, seed) for seed in (1, 2) for arm in ("free-fused", "paper")]
-    runs += [Run(arm, seed) for seed in (1, 2) for arm in ("gated", "random", "by-tower", "fused", "free-own")]
+    runs += [Run(arm, 1) for arm in main]
+    runs += [Run(arm, 0) for arm in ("gated", "random", "by-tower", "free-all-texts", "all-texts", "free-fused")]
+    runs += [Run(arm, 2) for arm in main]
+    runs += [Run(arm, 0) for arm in ("fused", "weak4", "weak32", "free-own", "all")]
+    runs += [Run(arm, seed) for seed in (1, 2) for arm in ("paper", "gated", "weak8", "weak8-own", *weak)]
     runs += [Run(arm, 0, 1.0, LONGER) for arm in ("clip", "free", "free-fused", "free-linear", "frozen", "head")]
     runs += [
         Run(arm, seed, share) for seed in (0, 1, 2) for share in SHARES for arm in ("clip", "normalised", "frozen")
@@ -225,6 +241,8 @@ class Lab:
         self.tests = make_tests(
             self.data, cache, trial.tests, self.retrievers, size_px=trial.size_px, most=trial.most, note=_say
         )
+        for kept in WEAK if "mini" in self.features else ():
+            self._weaken(kept)
         self.sentences = self._sentences()
         self.fitting = {
             name: self._fitting(self.tests[f"{name}/train"])
@@ -232,8 +250,8 @@ class Lab:
             if f"{name}/train" in trial.tests
         }
         together = {name: test.clusters if len(test.labels) else test.owners for name, test in self.tests.items()}
-        together = {name: together[name].tolist() for name in ("coco", "flickr8k", "panda") if name in together}
-        (out / "clusters.json").write_text(json.dumps(together), encoding="utf-8")
+        kept_together = {name: together[name].tolist() for name in ("coco", "flickr8k", "panda") if name in together}
+        (out / "clusters.json").write_text(json.dumps(kept_together), encoding="utf-8")
         self._copies: Copies | None = None
 
     def _retrievers(self, train: Sequence[ListedImage]) -> dict[str, Encoder]:
@@ -254,13 +272,22 @@ class Lab:
             part = file.with_suffix(".part.npy")
             np.save(part, torch.cat(list(_decoded(self.items, size_px))).numpy())
             part.replace(file)
-        return np.load(file, mmap_mode="r")
+        read: np.ndarray = np.load(file, mmap_mode="r")
+        return read
 
     def _features(self, encoder: Encoder) -> Tensor:
         store = EmbeddingStore(self.cache, encoder)
         found = result_of(store.images([item.pair for item in self.items]))
         assert not found.failures, found.failures[:3]
         return torch.from_numpy(np.asarray(store.retrieval[found.rows], dtype=np.float32))
+
+    def _weaken(self, kept: int) -> None:
+        """Add a retriever that keeps the leading numbers of `mini`'s retrieval embedding."""
+        name = f"mini{kept}"
+        self.features[name] = normalize(self.features["mini"][:, :kept], dim=-1)
+        for test, arrays in self.tests.items():
+            weak = normalize(arrays.retrieval["mini"][:, :kept].float(), dim=-1).half()
+            self.tests[test] = dataclasses.replace(arrays, retrieval={**arrays.retrieval, name: weak})
 
     def _sentences(self) -> dict[str, np.ndarray]:
         words = {word for test in self.tests.values() for word in test.classes}
@@ -279,10 +306,14 @@ class Lab:
 
     def data_of(self, run: Run, config: TrainConfig) -> PretrainData:
         """Split the images of a run and search their neighbours."""
-        encoder = self.retrievers[ARMS[run.arm].retriever]
+        retriever = ARMS[run.arm].retriever
+        encoder = self.retrievers.get(retriever, self.retrievers["mini"])
         changed = dataclasses.replace(config, data=dataclasses.replace(config.data, cache=str(self.cache)))
         folder = self.out / run.name
         made = result_of(prepare(changed, encoder, data=self.data, out=folder, failures=Failures()))
+        if retriever not in self.retrievers:
+            arrays = Arrays(self.rows, self.views, self.clean, self.features[retriever])
+            made = retrieved_by(made, arrays, config)
         made = share_of(made, run.share, config)
         made = with_all_references(made, config) if ARMS[run.arm].all_references else made
         return by_tower(made) if ARMS[run.arm].by_tower else made
@@ -315,7 +346,7 @@ class Lab:
 
 def _decoded(items: Sequence[ListedImage], size_px: int) -> Any:
     for first in range(0, len(items), 64):
-        yield pixels_of([load_image(item.pair.image)[0] for item in items[first : first + 64]], size_px)  # type: ignore[arg-type]
+        yield pixels_of([load_image(item.pair.image)[0] for item in items[first : first + 64]], size_px)
 
 
 def _say(text: str) -> None:
@@ -362,6 +393,7 @@ class Experiment:
         """Train a run and measure it."""
         arm, lab = ARMS[run.arm], self.lab
         config = run.config(lab.trial.changes)
+        self.write(**_about(run), question="start")
         data = lab.data_of(run, config)
         features = lab.features[arm.retriever]
         image = build_image(
@@ -473,7 +505,7 @@ class Experiment:
         retrieval = measured.q(f"{name}/train")[rows]
         if arm.frozen:
             features = train.retrieval[arm.retriever][rows].float()
-            image = torch.nn.functional.pad(features, (0, DIM - features.shape[1]))
+            image = pad(features, (0, DIM - features.shape[1]))
             return bank_of(image, task.towers.tokens(texts), retrieval)
         return bank_of(measured.v(f"{name}/train")[rows], measured.texts(texts), retrieval)
 
@@ -481,7 +513,8 @@ class Experiment:
         """Measure Vanilla over the trained CLIP, with references by `mini` and by patches."""
         image, text = task.embedded(task.data.references.items)
         rows = task.arrays.of(task.data.references.items)
-        for retriever, features in self.lab.features.items():
+        for retriever in self.lab.retrievers:
+            features = self.lab.features[retriever]
             bank = bank_of(image, text, features[rows])
             for form, settings in (("vanilla", VANILLA), ("vanilla-paper", PAPER_VANILLA)):
                 task.model.ram = build_ram(settings, dim=DIM, retrieval_dim=features.shape[1]).eval()
@@ -508,7 +541,7 @@ def flop_per_image(image: torch.nn.Module, inputs: Tensor) -> float:
     image.eval()
     with FlopCounterMode(display=False) as counted:  # its hooks need gradients
         image(inputs)
-    return counted.get_total_flops() / len(inputs)
+    return float(counted.get_total_flops()) / len(inputs)
 
 
 def utilisation(gflop: float, pairs_per_s: float, *, device: str) -> float | None:
@@ -568,7 +601,10 @@ def gpu(data: Path, out: Path, cache: Path, trial: Trial, *, arms: Sequence[str]
     return lines
 
 
-GPU = {"loop": {"batch": 1024, "epochs": 30.0, "device": "auto"}, "optimiser": {"learning_rate": 1e-3}}
+GPU: dict[str, dict[str, Any]] = {
+    "loop": {"batch": 1024, "epochs": 30.0, "device": "auto"},
+    "optimiser": {"learning_rate": 1e-3},
+}
 
 
 def main() -> None:

@@ -40,9 +40,10 @@ def rows_of_bank(bank: Bank, rows: npt.NDArray[np.int64]) -> Bank:
     """Return the bank with some of its references; the statistics of the background stay."""
     count, chosen = len(bank.retrieval), torch.as_tensor(rows)
     values = {field.name: getattr(bank, field.name) for field in dataclasses.fields(bank)}
-    return dataclasses.replace(
-        bank, **{n: v[chosen] for n, v in values.items() if isinstance(v, Tensor) and len(v) == count}
-    )
+    part: dict[str, Any] = {
+        name: value[chosen] for name, value in values.items() if isinstance(value, Tensor) and len(value) == count
+    }
+    return dataclasses.replace(bank, **part)
 
 
 def bank_of(image: Tensor, text: Tensor, retrieval: Tensor, **more: Any) -> Bank:

@@ -37,6 +37,7 @@ __all__ = [
     "ScratchTowers",
     "both",
     "build_image",
+    "retrieved_by",
     "scaled",
     "share_of",
     "with_all_references",
@@ -123,7 +124,7 @@ class Fused(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = 3 * self.size_px**2
-        seen = self.tower(x[:, :pixels].unflatten(1, (3, self.size_px, self.size_px)))
+        seen = self.tower(x[:, :pixels].reshape(-1, 3, self.size_px, self.size_px))
         added: Tensor = F.normalize(seen.float(), dim=-1) + F.normalize(self.head(x[:, pixels:]).float(), dim=-1)
         return added
 
@@ -329,7 +330,8 @@ def crops(pixels: Tensor, size_px: int, draw: torch.Generator) -> Tensor:
     zero = torch.zeros(count)
     grid = torch.stack([side * flip, zero, x, zero, side, y], dim=1).view(-1, 2, 3)
     where = F.affine_grid(grid, [count, 3, size_px, size_px], align_corners=False)
-    return F.grid_sample(pixels.float(), where, align_corners=False, padding_mode="border").round().to(torch.uint8)
+    cut: Tensor = F.grid_sample(pixels.float(), where, align_corners=False, padding_mode="border")
+    return cut.round().to(torch.uint8)
 
 
 def share_of(data: PretrainData, share: float, config: TrainConfig) -> PretrainData:
@@ -347,6 +349,17 @@ def share_of(data: PretrainData, share: float, config: TrainConfig) -> PretrainD
         _with_neighbours(data.validation, few, config),
         [data.hashes[row] for row in references],
     )
+
+
+def retrieved_by(data: PretrainData, arrays: Arrays, config: TrainConfig) -> PretrainData:
+    """Take other retrieval embeddings (`arrays.features`), and search the neighbours with them."""
+    features = arrays.features.half().numpy()
+    train, references, validation = (
+        dataclasses.replace(part, retrieval=features, rows=arrays.of(part.items))
+        for part in (data.train, data.references, data.validation)
+    )
+    train, validation = (_with_neighbours(part, references, config) for part in (train, validation))
+    return PretrainData(train, references, validation, data.hashes)
 
 
 def with_all_references(data: PretrainData, config: TrainConfig) -> PretrainData:

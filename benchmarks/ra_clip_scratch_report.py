@@ -85,7 +85,11 @@ class Figures:
 
     def __init__(self, lines: Sequence[Line], clusters: Clusters | None = None):
         done = {line["run"] for line in lines if line["question"] == "done"}
-        last = {(line["run"], line["question"], str(line.get("value"))): line for line in lines}
+        last: dict[tuple[str, str, str], Line] = {}
+        for line in lines:
+            if line["question"] == "start":  # what an attempt that was stopped has written does not count
+                last = {key: value for key, value in last.items() if key[0] != line["run"]}
+            last[line["run"], line["question"], str(line.get("value"))] = line
         self.lines = [line for line in last.values() if line["run"] in done]
         self.clusters = clusters or {}
 

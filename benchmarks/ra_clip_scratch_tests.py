@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -78,7 +78,7 @@ def kept(path: Path, make: Callable[[], Made]) -> Made:
     return made
 
 
-def build_set(data: Path, name: str) -> tuple[Iterator[ImageInput], dict[str, object]]:
+def build_set(data: Path, name: str) -> tuple[Iterator[ImageInput], dict[str, Any]]:
     """Open a test by name: its images in order, and the other fields of `TestSet`."""
     if name in CLASS_SETS or name.removesuffix("/train") in PROBES:
         chosen = PROBES[name.removesuffix("/train")] if name.endswith("/train") else CLASS_SETS[name]
@@ -112,7 +112,7 @@ def build_set(data: Path, name: str) -> tuple[Iterator[ImageInput], dict[str, ob
     raise ValueError(f"no test {name!r}")
 
 
-def _clips(table: Path) -> tuple[Iterator[ImageInput], dict[str, object]]:
+def _clips(table: Path) -> tuple[Iterator[ImageInput], dict[str, Any]]:
     clips = open_set(table, kind="videos")
     frames = [
         (number, segment)
@@ -188,20 +188,19 @@ def _embedder(encoder: Encoder) -> Callable[[Sequence[ImageInput]], Tensor]:
     return lambda images: torch.from_numpy(encoder.encode_images(images).retrieval).half()
 
 
-def cut(facts: Mapping[str, object], rows: int) -> dict[str, object]:
+def cut(facts: Mapping[str, Any], rows: int) -> dict[str, Any]:
     """Restrict the fields of a set to its first rows; what belongs to later items is dropped."""
     made = dict(facts)
-    item = facts["item"]
-    assert isinstance(item, Tensor)
+    item: Tensor = facts["item"]
     if rows == len(item):
         return made
-    made["item"], made["weights"] = item[:rows], facts["weights"][:rows]  # type: ignore[index]
+    made["item"], made["weights"] = item[:rows], facts["weights"][:rows]
     items = int(item[:rows].max()) + 1
     for name in ("labels", "clusters"):
         if name in made:
-            made[name] = made[name][:items]  # type: ignore[index]
+            made[name] = made[name][:items]
     if "owners" in made:
-        owned = facts["owners"] < items  # type: ignore[operator]
-        made["owners"] = facts["owners"][owned]  # type: ignore[index]
-        made["captions"] = tuple(text for text, own in zip(facts["captions"], owned.tolist(), strict=True) if own)  # type: ignore[call-overload]
+        owned = facts["owners"] < items
+        made["owners"] = facts["owners"][owned]
+        made["captions"] = tuple(text for text, own in zip(facts["captions"], owned.tolist(), strict=True) if own)
     return made
