@@ -4,7 +4,7 @@
     python benchmarks/ra_clip_scratch.py report runs/scratch --docs docs
     python benchmarks/ra_clip_scratch.py gpu --data ../shared/data --out runs/scratch-gpu [--size-px 96]
 
-`run` trains and measures the runs of `PLAN` in order of worth, and appends every figure to OUT/figures.jsonl. A second
+`run` trains and measures the runs of `plan` in order of worth, and appends every figure to OUT/figures.jsonl. A second
 call resumes with the missing runs; started twice at the same time, the two share the plan. `report` makes the tables
 and plots of docs/ra-clip.md from this file, at any time. `gpu` trains a ViT-S instead, at 64 to 128 px.
 
@@ -21,336 +21,27 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import pad
 
 from impart.blending.ram import build_ram
-from impart.encoders import load_encoder
-from impart.encoders.base import Encoder
-from impart.evaluate.class_prompts import templates_of
-from impart.images import load_image
-from impart.train.config_file import config_of
-from impart.train.events import StepDone, result_of
-from impart.train.heads.class_names import a_or_an
-from impart.train.heads.towers.sentences import SentenceCache
+from impart.train.events import StepDone
 from impart.train.loop import fit
-from impart.train.prepare.embeddings import EmbeddingStore
-from impart.train.prepare.pairs import Failures, ListedImage, list_images
 from impart.train.pretrain.model import Bank
-from impart.train.pretrain.prepare import PretrainData, prepare
-from impart.train.settings import TrainConfig
-from ra_clip import CLASS_SETS, PAPER_VANILLA, SHOTS, VANILLA, Copies
+from ra_clip import CLASS_SETS, PAPER_VANILLA, VANILLA
+from ra_clip_scratch_lab import Lab, Trial, say
 from ra_clip_scratch_measure import Measured, Right, bank_of, rows_of_bank
-from ra_clip_scratch_model import (
-    Arrays,
-    ScratchTask,
-    ScratchTowers,
-    both,
-    build_image,
-    retrieved_by,
-    scaled,
-    share_of,
-    with_all_references,
-)
-from ra_clip_scratch_model import without_retriever as by_tower
+from ra_clip_scratch_model import Arrays, ScratchTask, ScratchTowers, build_image
 from ra_clip_scratch_pack import pack
+from ra_clip_scratch_plan import ARMS, DIM, KS, PART, SIZES, Arm, Run, plan
 from ra_clip_scratch_report import write_report
-from ra_clip_scratch_retriever import PatchEncoder, PatchSettings, fit_patches, pixels_of
-from ra_clip_scratch_tests import PROBES, TestSet, make_tests
+from ra_clip_scratch_tests import TestSet
 from train_speed import PEAK_TFLOPS
-
-DIM = 384
-SIZE_PX, VIEW_PX = 48, 64
-WIDTHS = (32, 64, 128, 256)
-EPOCHS, LONGER = 4.0, 12.0
-KS = (1, 2, 4, 8, 16, 32, 64)
-SIZES = (0.01, 0.03, 0.1, 0.3, 1.0)
-SHARES = (0.1, 0.25, 0.5)
-EVERY = 27  # steps between two points of a learning curve
-PART = 250  # images per test in a learning curve
-TESTS = (*CLASS_SETS, "flickr8k", "coco", "panda", *(f"{name}/train" for name in PROBES))
-
-CONFIG: dict[str, Any] = {
-    "mode": "pretrain",
-    "data": {
-        "pairs": [
-            {"path": "images/flickr8k", "where": {"split": "train"}},
-            {"path": "images/openstax", "text": "alt"},
-            {"path": "images/more/*", "text": "text"},
-        ],
-        "validation": [{"path": "images/flickr8k", "where": {"split": "val"}}],
-    },
-    "reference": {"fraction": 0.1},
-    "ram": {"k": 8, "heads": 8, "layers": 1},
-    "optimiser": {"learning_rate": 2e-3, "warmup": 0.05},
-    "loop": {
-        "epochs": EPOCHS,
-        "batch": 256,
-        "precision": "bf16",
-        "device": "cpu",
-        "checkpoint_every": 0,
-        "validate_every": 0,
-    },
-    "log": {"tensorboard": False},
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One way to train: what replaces the image tower, the retriever, and settings.
-
-    `image` is a kind of `build_image`. `ram` are changes to [ram], None = no RAM. `frozen` takes the retriever's
-    features and the sentence embeddings as reference embeddings, not those of the towers. `all_references` adds the
-    training images to the held-out tenth.
-    """
-
-    image: str = "tower"
-    retriever: str = "mini"
-    ram: Mapping[str, Any] | None = None
-    frozen: bool = False
-    random: bool = False
-    by_tower: bool = False
-    all_references: bool = False
-
-
-L2 = {"norm": "l2"}
-ARMS = {
-    "clip": Arm(),
-    "normalised": Arm(ram=L2),
-    "frozen": Arm(ram=L2, frozen=True),
-    "free": Arm(ram=L2, frozen=True, retriever="patches"),
-    "texts": Arm(image="constant", ram=L2, frozen=True),
-    "free-texts": Arm(image="constant", ram=L2, frozen=True, retriever="patches"),
-    "linear": Arm(image="linear"),
-    "head": Arm(image="head"),
-    "free-linear": Arm(image="linear", retriever="patches"),
-    "free-head": Arm(image="head", retriever="patches"),
-    "paper": Arm(ram={}),
-    "gated": Arm(ram={"norm": "l2", "gate": True}),
-    "random": Arm(ram=L2, random=True),
-    "by-tower": Arm(ram=L2, by_tower=True),
-    "fused": Arm(image="fused"),
-    "free-fused": Arm(image="fused", retriever="patches"),
-    "free-own": Arm(ram=L2, retriever="patches"),
-    "all": Arm(ram=L2, frozen=True, all_references=True),
-    "all-texts": Arm(image="constant", ram=L2, frozen=True, all_references=True),
-    "free-all": Arm(ram=L2, frozen=True, retriever="patches", all_references=True),
-    "free-all-texts": Arm(image="constant", ram=L2, frozen=True, retriever="patches", all_references=True),
-    "free-all-own": Arm(ram=L2, retriever="patches", all_references=True),
-}
-WEAK = (4, 8, 16, 32)
-"""Leading numbers of `mini`'s retrieval embedding (a PCA) that weaker retrievers keep."""
-for _kept in WEAK:
-    _weak = {"retriever": f"mini{_kept}"}
-    ARMS[f"weak{_kept}"] = Arm(ram=L2, frozen=True, **_weak)
-    ARMS[f"weak{_kept}-own"] = Arm(ram=L2, **_weak)
-    ARMS[f"weak{_kept}-texts"] = Arm(image="constant", ram=L2, frozen=True, **_weak)
-    ARMS[f"weak{_kept}-linear"] = Arm(image="linear", **_weak)
-    ARMS[f"weak{_kept}-head"] = Arm(image="head", **_weak)
-    ARMS[f"weak{_kept}-fused"] = Arm(image="fused", **_weak)
-CHEAP = ("texts", "free-texts", "linear", "head", "free-linear", "free-head")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training."""
-
-    arm: str
-    seed: int
-    share: float = 1.0
-    epochs: float = EPOCHS
-
-    @property
-    def change(self) -> str:
-        changes = [f"share{100 * self.share:g}"] if self.share != 1 else []
-        return "-".join(changes + ([f"epochs{self.epochs:g}"] if self.epochs != EPOCHS else []))
-
-    @property
-    def name(self) -> str:
-        return "-".join(filter(None, (self.arm, self.change, f"s{self.seed}")))
-
-    def config(self, changes: Mapping[str, Mapping[str, Any]]) -> TrainConfig:
-        arm = ARMS[self.arm]
-        table = {name: dict(part) if isinstance(part, Mapping) else part for name, part in CONFIG.items()}
-        table["seed"] = self.seed
-        table["loop"]["epochs"] = self.epochs
-        table["ram"] |= dict(arm.ram or {})
-        table["reference"] |= {"augment": "none" if arm.ram is None else "ram"}
-        table["reference"] |= {"random": 1.0} if arm.random else {}
-        if arm.retriever.startswith("mini") and arm.retriever != "mini":
-            table["reference"]["near_duplicate"] = 2.0  # among few numbers most images are near
-        for name, part in changes.items():
-            table[name] |= dict(part)
-        return config_of(table, where="ra_clip_scratch")
-
-
-def plan() -> list[Run]:
-    """Return the runs in order of worth: the main arms with three seeds, then one seed of the others and the curves."""
-    main = ("clip", "normalised", "frozen", "free", *CHEAP)
-    weak = [f"weak{kept}-{part}" for kept in WEAK for part in ("linear", "head", "texts")]
-    runs = [Run(arm, 0) for arm in (*main, "paper", "free-all", *weak, "weak8", "weak8-own", "weak8-fused", "weak16")]
-    runs += [Run(arm, 0, share) for share in SHARES[:2] for arm in ("clip", "normalised", "frozen")]
-    runs += [Run(arm, 1) for arm in main]
-    runs += [Run(arm, 0) for arm in ("gated", "random", "by-tower", "free-all-texts", "all-texts", "free-fused")]
-    runs += [Run(arm, 2) for arm in main]
-    runs += [Run(arm, 0) for arm in ("fused", "weak4", "weak32", "free-own", "all")]
-    runs += [Run(arm, seed) for seed in (1, 2) for arm in ("paper", "gated", "weak8", "weak8-own", *weak)]
-    runs += [Run(arm, 0, 1.0, LONGER) for arm in ("clip", "free", "free-fused", "free-linear", "frozen", "head")]
-    runs += [
-        Run(arm, seed, share) for seed in (0, 1, 2) for share in SHARES for arm in ("clip", "normalised", "frozen")
-    ]
-    return runs
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Sizes: few images and a small tower for tests, a larger tower for a GPU; the default is the experiment."""
-
-    most: int = 0
-    tower: str = "tower"
-    size_px: int = SIZE_PX
-    view_px: int = VIEW_PX
-    widths: tuple[int, ...] = WIDTHS
-    patches: PatchSettings = dataclasses.field(default_factory=PatchSettings)
-    retrievers: Mapping[str, Callable[[], Encoder]] | None = None
-    changes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    tests: tuple[str, ...] = TESTS
-    every: int = EVERY
-
-
-class Lab:
-    """Everything that the runs share: arrays, retrievers, sentence embeddings, tests."""
-
-    def __init__(self, data: Path, out: Path, cache: Path, trial: Trial):
-        self.data, self.out, self.cache, self.trial = data.resolve(), out, cache, trial
-        out.mkdir(parents=True, exist_ok=True)
-        config = Run("clip", 0).config(trial.changes)
-        train = list_images(config.data.pairs, self.data, Failures())
-        self.items = train + list_images(config.data.validation, self.data, Failures())
-        self.retrievers = self._retrievers(train)
-        self.rows = {item.pair.image_key: row for row, item in enumerate(self.items)}
-        self.views = self._array("views", trial.view_px)
-        self.clean = self._array("clean", trial.size_px)
-        self.features = {name: self._features(encoder) for name, encoder in self.retrievers.items()}
-        self.tests = make_tests(
-            self.data, cache, trial.tests, self.retrievers, size_px=trial.size_px, most=trial.most, note=_say
-        )
-        for kept in WEAK if "mini" in self.features else ():
-            self._weaken(kept)
-        self.sentences = self._sentences()
-        self.fitting = {
-            name: self._fitting(self.tests[f"{name}/train"])
-            for name in ("caltech101", "cifar100")
-            if f"{name}/train" in trial.tests
-        }
-        together = {name: test.clusters if len(test.labels) else test.owners for name, test in self.tests.items()}
-        kept_together = {name: together[name].tolist() for name in ("coco", "flickr8k", "panda") if name in together}
-        (out / "clusters.json").write_text(json.dumps(kept_together), encoding="utf-8")
-        self._copies: Copies | None = None
-
-    def _retrievers(self, train: Sequence[ListedImage]) -> dict[str, Encoder]:
-        if self.trial.retrievers is not None:
-            return {name: make() for name, make in self.trial.retrievers.items()}
-        settings, file = self.trial.patches, self.cache / "patches.pt"
-        if not file.is_file():
-            _say("learning the features of patches")
-            drawn = np.random.default_rng(0).permutation(len(train))[: settings.fitted]
-            fit_patches(_decoded([train[row] for row in drawn], settings.size_px), settings).save(file)
-        return {"mini": load_encoder("mini", threads=1), "patches": PatchEncoder.open(file)}
-
-    def _array(self, name: str, size_px: int) -> np.ndarray:
-        file = self.cache / f"{name}-{size_px}-{len(self.items)}.npy"
-        if not file.is_file():
-            _say(f"decoding {len(self.items)} images at {size_px} px")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part.npy")
-            np.save(part, torch.cat(list(_decoded(self.items, size_px))).numpy())
-            part.replace(file)
-        read: np.ndarray = np.load(file, mmap_mode="r")
-        return read
-
-    def _features(self, encoder: Encoder) -> Tensor:
-        store = EmbeddingStore(self.cache, encoder)
-        found = result_of(store.images([item.pair for item in self.items]))
-        assert not found.failures, found.failures[:3]
-        return torch.from_numpy(np.asarray(store.retrieval[found.rows], dtype=np.float32))
-
-    def _weaken(self, kept: int) -> None:
-        """Add a retriever that keeps the leading numbers of `mini`'s retrieval embedding."""
-        name = f"mini{kept}"
-        self.features[name] = normalize(self.features["mini"][:, :kept], dim=-1)
-        for test, arrays in self.tests.items():
-            weak = normalize(arrays.retrieval["mini"][:, :kept].float(), dim=-1).half()
-            self.tests[test] = dataclasses.replace(arrays, retrieval={**arrays.retrieval, name: weak})
-
-    def _sentences(self) -> dict[str, np.ndarray]:
-        words = {word for test in self.tests.values() for word in test.classes}
-        texts = [text for item in self.items for text in item.texts]
-        texts += [text for test in self.tests.values() for text in test.captions]
-        texts += [template.format(word) for word in sorted(words) for template in templates_of("ensemble")]
-        texts += [a_or_an(word) for word in sorted(words)]
-        texts = list(dict.fromkeys(texts))
-        return dict(zip(texts, SentenceCache(self.cache).embed(texts).astype(np.float16), strict=True))
-
-    def _fitting(self, train: TestSet) -> tuple[Tensor, list[str]]:
-        """Return the rows of the first images of each class, and their texts."""
-        labels = train.labels.numpy()
-        rows = np.concatenate([np.flatnonzero(labels == number)[:SHOTS] for number in np.unique(labels)])
-        return torch.from_numpy(rows), [a_or_an(train.classes[number]) for number in labels[rows]]
-
-    def data_of(self, run: Run, config: TrainConfig) -> PretrainData:
-        """Split the images of a run and search their neighbours."""
-        retriever = ARMS[run.arm].retriever
-        encoder = self.retrievers.get(retriever, self.retrievers["mini"])
-        changed = dataclasses.replace(config, data=dataclasses.replace(config.data, cache=str(self.cache)))
-        folder = self.out / run.name
-        made = result_of(prepare(changed, encoder, data=self.data, out=folder, failures=Failures()))
-        if retriever not in self.retrievers:
-            arrays = Arrays(self.rows, self.views, self.clean, self.features[retriever])
-            made = retrieved_by(made, arrays, config)
-        made = share_of(made, run.share, config)
-        made = with_all_references(made, config) if ARMS[run.arm].all_references else made
-        return by_tower(made) if ARMS[run.arm].by_tower else made
-
-    def copies(self, places: Sequence[str]) -> np.ndarray:
-        """Return (n,) whether each of n images is a copy of a test image; answers are kept in the cache."""
-        file = self.cache / "copies.json"
-        known: dict[str, bool] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if fresh := [place for place in places if place not in known]:
-            if self._copies is None:
-                folders = [*CLASS_SETS.values(), "images/coco/images", "videos/panda"]
-                self._copies = Copies(self.data, self.cache, folders)
-            known |= dict(zip(fresh, self._copies.among(fresh).tolist(), strict=True))
-            part = file.with_name(f"copies.{os.getpid()}.json")
-            part.write_text(json.dumps(known), encoding="utf-8")
-            part.replace(file)
-        return np.array([known[place] for place in places], dtype=bool)
-
-    def inputs(self, arm: Arm) -> Callable[[TestSet], Tensor]:
-        """Return what makes the input of an arm from a test."""
-
-        def make(test: TestSet) -> Tensor:
-            features = test.retrieval[arm.retriever]
-            if arm.image in ("linear", "head", "constant"):
-                return scaled(features)
-            return both(test.pixels, features) if arm.image == "fused" else test.pixels
-
-        return make
-
-
-def _decoded(items: Sequence[ListedImage], size_px: int) -> Any:
-    for first in range(0, len(items), 64):
-        yield pixels_of([load_image(item.pair.image)[0] for item in items[first : first + 64]], size_px)
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 class Experiment:
@@ -458,7 +149,7 @@ class Experiment:
         task.model.train()
         figures |= {"loss": event.loss, "wall_s": wall_s, "cpu_s": cpu_s}
         self.write(**_about(run), question="curve", value=event.step, figures=figures)
-        _say(
+        say(
             f"{run.name} {event.step}/{event.steps} loss {event.loss:.2f} {event.pairs_per_s:.0f}/s "
             f"zero-shot {figures['zeroshot']:.1f} R@5 {figures['flickr8k_r5']:.1f}"
         )
@@ -577,10 +268,10 @@ def carry_out(lab: Lab, runs: Sequence[Run], *, minutes: float | None = None) ->
     experiment, began = Experiment(lab), time.monotonic()
     for run in runs:
         if minutes is not None and time.monotonic() - began > 60 * minutes:
-            _say(f"{minutes:g} minutes are over")
+            say(f"{minutes:g} minutes are over")
             return
         if run.name not in experiment.done() and experiment.claim(run):
-            _say(f"run {run.name}")
+            say(f"run {run.name}")
             experiment.go(run)
 
 

@@ -331,7 +331,8 @@ def crops(pixels: Tensor, size_px: int, draw: torch.Generator) -> Tensor:
     grid = torch.stack([side * flip, zero, x, zero, side, y], dim=1).view(-1, 2, 3)
     where = F.affine_grid(grid, [count, 3, size_px, size_px], align_corners=False)
     cut: Tensor = F.grid_sample(pixels.float(), where, align_corners=False, padding_mode="border")
-    return cut.round().to(torch.uint8)
+    rounded: Tensor = cut.round().to(torch.uint8)
+    return rounded
 
 
 def share_of(data: PretrainData, share: float, config: TrainConfig) -> PretrainData:

@@ -274,6 +274,60 @@ def parts_table(figures: Figures, name: str = "zeroshot") -> list[str]:
     return table(["RA-CLIP less ...", *columns], rows)
 
 
+def best_part(figures: Figures, arm: str, parts: Sequence[str]) -> tuple[str, tuple[float, float, float]] | None:
+    """Return the best of the parts in zero-shot accuracy, and RA-CLIP less this part."""
+    means = {part: figures.values(part, "zeroshot") for part in parts}
+    known = {part: statistics.mean(values.values()) for part, values in means.items() if values}
+    if len(known) < len(parts):
+        return None
+    best = max(known, key=lambda part: known[part])
+    found = figures.over((arm, "main"), (best, "main"), "zeroshot")
+    return (best, found) if found else None
+
+
+def weak_table(figures: Figures) -> list[str]:
+    """Make the table of RA-CLIP and its parts by the strength of the retriever."""
+    rows = []
+    for label, arms in RETRIEVERS.items():
+        values = [list(figures.values(arm, "zeroshot").values()) for arm in arms]
+        if not values[0]:
+            continue
+        cells = [mean_spread(each) if each else "" for each in values]
+        own = [arm for arm in arms[3:] if figures.values(arm, "zeroshot")]
+        compared = {arm: best_part(figures, arm, ("clip", *arms[:3])) for arm in own}
+        known = [(arm, found) for arm, found in compared.items() if found]
+        if known:
+            _, (part, gap) = max(known, key=lambda item: item[1][1][0])
+            cells.append(f"{shown(gap)} over {_PARTS.get(part.rsplit('-', 1)[-1], part)}")
+        else:
+            cells.append("")
+        rows.append([label, *cells])
+    head = ["retriever", "linear head", "head with a hidden layer", "neighbours alone"]
+    return table([*head, "RA-CLIP, frozen", "RA-CLIP, normalised", "the better RA-CLIP, less its best part"], rows)
+
+
+_PARTS = {"clip": "CLIP", "linear": "the linear head", "head": "the head", "texts": "the neighbours"}
+RETRIEVERS = {
+    "patches, label-free": ("free-linear", "free-head", "free-texts", "free", "free-own"),
+    **{
+        f"{kept} numbers of `mini`": tuple(f"weak{kept}{part}" for part in ("-linear", "-head", "-texts", "", "-own"))
+        for kept in (4, 8, 16, 32)
+    },
+    "`mini`, 256 numbers": ("linear", "head", "texts", "frozen", "normalised"),
+}
+"""Arms by retriever: linear head, head, neighbours alone, RA-CLIP with frozen references, and with those of towers."""
+
+
+def forms_table(figures: Figures) -> list[str]:
+    """Make the table of the forms of RAM against the paper's."""
+    rows = []
+    for arm in ("normalised", "gated", "frozen"):
+        cells = [shown(figures.over((arm, "main"), ("paper", "main"), name)) for name in ("zeroshot", "probe", "coco")]
+        if any(cells):
+            rows.append([LABELS[arm, "main"], str(len(set(figures.pick(arm)) & set(figures.pick("paper")))), *cells])
+    return table(["less the paper form", "seeds", "zero-shot", "linear probe", "ROI"], rows)
+
+
 def question_table(figures: Figures, question: str, head: str, labels: Mapping[Any, str]) -> list[str]:
     """Make the table of a value that was changed at test time: mean of the four zero-shot sets."""
     arms = [key for key in LABELS if key[1] == "main" and figures.pick(key[0], question)]
@@ -394,6 +448,8 @@ def write_report(out: Path, docs: Path) -> list[str]:
         "claims": claims_table(figures),
         "parts": parts_table(figures),
         "parts-probe": parts_table(figures, "probe"),
+        "forms": forms_table(figures),
+        "weak": weak_table(figures),
         "share": share_table(figures),
         "epochs": epochs_table(figures),
         "size": question_table(figures, "size", "share of the references", sizes),
@@ -439,6 +495,12 @@ def plots(figures: Figures, folder: Path) -> None:
         if arm in CURVES:
             shares = shares_of(figures, arm)
             drawn["scratch-share"][label] = _columns((100 * s, statistics.mean(v)) for s, v in shares.items())
+    for place, part in enumerate(("linear head", "head", "neighbours alone", "RA-CLIP, frozen", "RA-CLIP, normalised")):
+        found = [(at, figures.values(arms[place], "zeroshot")) for at, arms in enumerate(RETRIEVERS.values())]
+        drawn["scratch-weak"][part] = _columns((at, statistics.mean(v.values())) for at, v in found if v)
+    clip = figures.values("clip", "zeroshot")
+    if clip:
+        drawn["scratch-weak"]["CLIP"] = _columns((at, statistics.mean(clip.values())) for at in range(len(RETRIEVERS)))
     for name, (x_label, scale) in _PLOTS.items():
         figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
         for label, (x, y) in drawn[name].items():
@@ -454,6 +516,7 @@ _PLOTS = {
     "scratch-training": ("step (part of the tests), seed 0", "linear"),
     "scratch-size": ("share of the references at test", "log"),
     "scratch-k": ("neighbours K at test", "log"),
+    "scratch-weak": ("retriever: patches, then 4, 8, 16, 32 and 256 numbers of mini", "linear"),
     "scratch-share": ("share of the training data, in %", "log"),
 }
 
