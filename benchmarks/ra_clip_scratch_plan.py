@@ -141,17 +141,19 @@ class Run:
 
 def plan() -> list[Run]:
     """Return the runs in order of worth: the main arms with three seeds, then one seed of the others and the curves."""
-    main = ("clip", "normalised", "frozen", "free", *CHEAP)
     weak = [f"weak{kept}-{part}" for kept in WEAK for part in ("linear", "head", "texts")]
-    runs = [Run(arm, 0) for arm in (*main, "paper", "free-all", *weak, "weak8", "weak8-own", "weak8-fused", "weak16")]
-    runs += [Run(arm, 0, share) for share in SHARES[:2] for arm in ("clip", "normalised", "frozen")]
-    runs += [Run(arm, 1) for arm in main]
-    runs += [Run(arm, 0) for arm in ("gated", "random", "by-tower", "free-all-texts", "all-texts", "free-fused")]
-    runs += [Run(arm, 2) for arm in main]
-    runs += [Run(arm, 0) for arm in ("fused", "weak4", "weak32", "free-own", "all")]
-    runs += [Run(arm, seed) for seed in (1, 2) for arm in ("paper", "gated", "weak8", "weak8-own", *weak)]
-    runs += [Run(arm, 0, 1.0, LONGER) for arm in ("clip", "free", "free-fused", "free-linear", "frozen", "head")]
-    runs += [
-        Run(arm, seed, share) for seed in (0, 1, 2) for share in SHARES for arm in ("clip", "normalised", "frozen")
-    ]
+    weak8 = [arm for arm in weak if arm.startswith("weak8")]
+    main = ("clip", "normalised", "frozen", "free", *CHEAP, "paper", "free-all")
+    runs = [Run(arm, 0) for arm in (*main, *weak8, "weak8")]
+    runs += [Run(arm, 0, SHARES[0]) for arm in ("clip", "normalised", "frozen")]
+    runs += [Run(arm, 1) for arm in ("clip", "normalised", "linear", "texts")]
+    runs += [Run(arm, 2) for arm in ("clip", "normalised", "linear", "texts")]
+    runs += [Run("weak8", 1), *(Run(arm, 1) for arm in weak8), Run("weak16", 0), Run("weak8-own", 0), Run("frozen", 1)]
+    runs += [Run(arm, 0) for arm in (*weak, "all-texts", "gated", "by-tower", "random", "weak32", "weak8-fused")]
+    runs += [Run(arm, 2) for arm in ("weak8", *weak8, "frozen")]
+    runs += [Run(arm, seed) for seed in (1, 2) for arm in (*main, "gated")]
+    runs += [Run(arm, 0) for arm in ("fused", "free-fused", "weak4", "free-own", "all", "free-all-texts")]
+    runs += [Run(arm, 0, share) for share in SHARES[1:] for arm in ("clip", "normalised", "frozen", "free")]
+    runs += [Run(arm, 0, 1.0, LONGER) for arm in ("clip", "frozen", "weak8", "weak8-head", "free", "free-linear")]
+    runs += [Run(arm, seed) for seed in (1, 2) for arm in ("by-tower", "random", "weak16", "weak32", *weak)]
     return runs
