@@ -11,6 +11,7 @@ Letters: B pairs, S side of the image tower's input, L side of the stored images
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -313,7 +314,7 @@ class ScratchTask(PretrainTask):
 
 def scaled(features: Tensor) -> Tensor:
     """Scale unit vectors (B, R) so that an entry has a mean square of 1."""
-    return features.float() * features.shape[1] ** 0.5
+    return features.float() * math.sqrt(features.shape[1])
 
 
 def both(pixels: Tensor, features: Tensor) -> Tensor:
