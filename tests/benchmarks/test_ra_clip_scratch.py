@@ -34,8 +34,8 @@ def scratch() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def report(scratch: ModuleType) -> ModuleType:
-    return sys.modules["ra_clip_scratch_report"]
+def figures(scratch: ModuleType) -> ModuleType:
+    return sys.modules["ra_clip_scratch_figures"]
 
 
 def _image(path: Path, colour: tuple[int, int, int], rng: np.random.Generator) -> None:
@@ -144,35 +144,35 @@ def test_a_claim_of_a_process_that_ended_is_taken_over(scratch: ModuleType, tmp_
     assert experiment.claim(run)
 
 
-def test_interval_of_items_and_seeds_contains_a_known_difference(report: ModuleType) -> None:
+def test_interval_of_items_and_seeds_contains_a_known_difference(figures: ModuleType) -> None:
     rng = np.random.default_rng(0)
     ours, theirs = rng.random((3, 2000)) < 0.6, rng.random((3, 2000)) < 0.5
-    mean, low, high = report.difference({"a": (ours, theirs)})
+    mean, low, high = figures.difference({"a": (ours, theirs)})
     assert low < mean < high
     assert low < 10 < high
     assert 1 < high - low < 8
-    same = report.difference({"a": (ours, ours)})
+    same = figures.difference({"a": (ours, ours)})
     assert same == (0.0, 0.0, 0.0)
 
 
-def test_clusters_and_seeds_that_differ_widen_the_interval(report: ModuleType) -> None:
+def test_clusters_and_seeds_that_differ_widen_the_interval(figures: ModuleType) -> None:
     rng = np.random.default_rng(1)
     ours = np.repeat(rng.random((2, 100)) < 0.7, 10, axis=1)  # captions of one image are right together
     theirs = np.zeros_like(ours)
-    alone = report.difference({"a": (ours, theirs)})
-    together = report.difference({"a": (ours, theirs)}, {"a": np.repeat(np.arange(100), 10)})
+    alone = figures.difference({"a": (ours, theirs)})
+    together = figures.difference({"a": (ours, theirs)}, {"a": np.repeat(np.arange(100), 10)})
     assert together[2] - together[1] > 1.5 * (alone[2] - alone[1])
     apart = np.stack([np.ones(1000, bool), np.zeros(1000, bool)])
-    low, high = report.difference({"a": (apart, np.zeros_like(apart))})[1:]
+    low, high = figures.difference({"a": (apart, np.zeros_like(apart))})[1:]
     assert (low, high) == (0.0, 100.0)
 
 
-def test_factor_of_the_data_is_interpolated(report: ModuleType) -> None:
+def test_factor_of_the_data_is_interpolated(figures: ModuleType) -> None:
     curve = {0.1: 20.0, 0.25: 26.0, 1.0: 30.0}
-    assert report.share_reached(curve, 26.0) == pytest.approx(0.25)
-    assert 0.25 < report.share_reached(curve, 28.0) < 1.0
-    assert report.share_reached(curve, 28.0) == pytest.approx(0.5)
-    assert report.share_reached(curve, 31.0) is None
+    assert figures.share_reached(curve, 26.0) == pytest.approx(0.25)
+    assert 0.25 < figures.share_reached(curve, 28.0) < 1.0
+    assert figures.share_reached(curve, 28.0) == pytest.approx(0.5)
+    assert figures.share_reached(curve, 31.0) is None
 
 
 def test_packed_answers_are_read_back(scratch: ModuleType) -> None:
