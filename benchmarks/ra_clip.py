@@ -248,9 +248,9 @@ def kept(path: Path, make: Callable[[], Made]) -> Made:
 class Copies:
     """Finds copies of test images: equal bytes, or near-duplicates (`impart.recipes.mini.collect.guard`)."""
 
-    def __init__(self, data: Path, cache: Path):
+    def __init__(self, data: Path, cache: Path, folders: Sequence[str] = (*CLASS_SETS.values(), "videos/panda")):
         self._data = data
-        paths = evaluation_images(data, [*CLASS_SETS.values(), "videos/panda"])
+        paths = evaluation_images(data, folders)
         paths += [image.path for image in read_validation(data)]
         self._guard = Guard.of_files(paths, cache=cache)
         self.tests = len(paths)

