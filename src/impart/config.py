@@ -197,7 +197,7 @@ class VanillaSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SolvedSettings:
-    """Solved references (`impart.blending.solved.blender`): kernel ridge regression of the names on the reference images.
+    """Solved references (`impart.blending.solved`): kernel ridge regression of the names on the reference images.
 
     Attributes:
         k: pairs that are named as an explanation.

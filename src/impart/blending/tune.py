@@ -21,8 +21,8 @@ A set that names each thing once cannot be checked: with the own row masked, no 
 usual weights where it teaches names that are new to the model. It stays off where the plain model classifies most of
 its images correctly, among its own names and those of the background set.
 
-**Solved references** (`impart.blending.solved.choice`) are taken in place of Vanilla where a set can be solved: names of
-few words, one per image, in a set that is not too large. They must be better than no augmentation by more than the
+**Solved references** (`impart.blending.solved`) are taken in place of Vanilla where a set can be solved: names of few
+words, one per image, in a set that is not too large. They must be better than no augmentation by more than the
 standard error, and Vanilla must not be better than they are by more than that. Vanilla's settings stay beside them.
 
 A set of one image is never blended with the weights of the paper, which have no gate: it is the nearest reference of

@@ -407,7 +407,8 @@ class ReferenceSet:
     def with_solved(self, settings: dict[str, Any], weights: Float32) -> ReferenceSet:
         """Return the set with solved weights (N, C) and their settings; those of Vanilla stay beside them.
 
-        `impart.blending.solved.blender` computes them. They belong to these rows: `take` and `without` keep the settings alone.
+        `impart.blending.solved` computes them. They belong to these rows: `take` and `without` keep the settings
+        alone.
         """
         assert len(weights) == len(self), (weights.shape, len(self))
         chosen = self._replaced(solved=settings, weights="")

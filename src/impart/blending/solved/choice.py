@@ -1,4 +1,4 @@
-"""Tuning of solved references: choose `SolvedSettings` by cross-validation on the set itself (`impart.blending.solved.folds`).
+"""Tuning of solved references: choose `SolvedSettings` by cross-validation on the set itself (`folds`).
 
 Kernel, ridge and whitening are constant: to choose them too only adds noise (measured on other data sets than those of
 the evaluation: `docs/reference-sets.md`).

@@ -9,7 +9,8 @@ the training images; images that show a test image are not drawn. The constants 
     full    on all other training images
 
 With one reference per class the first two have nothing to choose by (`impart.blending.few_shot.choice`). Solved
-references, Vanilla and RAM are augmented encoders. Their settings are those of `impart refset tune` on the drawn images, in every case.
+references, Vanilla and RAM are augmented encoders. Their settings are those of `impart refset tune` on the drawn
+images, in every case.
 
 Intervals are of a bootstrap over test images and draws: each replicate takes images, and draws of references, with
 replacement. All methods have the same replicates, so that their differences are paired.
