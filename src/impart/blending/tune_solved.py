@@ -191,10 +191,15 @@ class _Trial:
 
 
 def _floor(references: ReferenceSet, background: ReferenceSet, settings: SolvedSettings) -> float:
-    """The lowest floor at which the gates are open by `_OPEN_TO_BACKGROUND` at most for unrelated images."""
+    """The lowest floor at which the gates are open by `_OPEN_TO_BACKGROUND` at most for unrelated images.
+
+    Where none up to `_HIGHEST` is high enough, the result is above it.
+    """
     z_scores, sure = _of_background(references, background, settings)
     floor = settings.floor
-    while len(sure) and (gate(z_scores, floor=floor, ramp=settings.ramp) * sure).mean() > _OPEN_TO_BACKGROUND:
+    while floor <= _HIGHEST and len(sure):
+        if (gate(z_scores, floor=floor, ramp=settings.ramp) * sure).mean() <= _OPEN_TO_BACKGROUND:
+            break
         floor = round(floor + _STEP, 2)
     return floor
 
