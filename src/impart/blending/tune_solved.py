@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from impart.blending.folds import Folded, folded
 from impart.blending.questions import ENOUGH, are_names, own_questions
-from impart.blending.solved import MOST_SOLVED, Fitted, Names, names_of
+from impart.blending.solved import MOST_SOLVED, DistinctNames, Fitted, names_of
 from impart.blending.vanilla import gate
 from impart.config import SolvedSettings
 from impart.encoders.base import Float32, l2_normalise
@@ -145,7 +145,7 @@ class _Trial:
     """
 
     references: ReferenceSet
-    names: Names
+    names: DistinctNames
     rows: npt.NDArray[np.int64]
     orders: list[Folded]
 
