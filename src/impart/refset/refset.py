@@ -382,7 +382,7 @@ class ReferenceSet:
                 self.index.write(folder / self._index_name)
             znorm, own = self._save_znorm(folder)
             weights = "" if self.solved_weights is None else save_weights(self.solved_weights, folder)
-            places = {"data": data, "znorm": znorm, "own_znorm": own, "weights": weights}
+            places: dict[str, Any] = {"data": data, "znorm": znorm, "own_znorm": own, "weights": weights}
             dataclasses.replace(self.manifest, name=name, **places).write(folder)
         except OSError as error:
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror or error}") from error
@@ -477,7 +477,7 @@ class ReferenceSet:
     def _replaced(self, **changes: Any) -> ReferenceSet:
         manifest = dataclasses.replace(self.manifest, **changes)
         weights = None if "weights" in changes else self._weights
-        given = {"znorm": self._znorm, "weights": weights, "file": self._file}
+        given: dict[str, Any] = {"znorm": self._znorm, "weights": weights, "file": self._file}
         return ReferenceSet(self._data, manifest, folder=self._folder, **given)
 
     def _indexed(self, kind: str) -> ReferenceSet:

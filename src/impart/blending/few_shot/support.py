@@ -124,7 +124,8 @@ def dual_texts(texts: Float32, *, ridge: float = 0.0) -> Float32:
     if not ridge:
         return np.linalg.pinv(exact, rcond=1e-6).T.astype(np.float32)
     duals = np.linalg.solve(exact @ exact.T + ridge * np.eye(len(exact)), exact)
-    return (duals / (duals * exact).sum(axis=1).mean()).astype(np.float32)
+    scaled: Float32 = (duals / (duals * exact).sum(axis=1).mean()).astype(np.float32)
+    return scaled
 
 
 def augmented(embeddings: Float32, offsets: Float32, duals: Float32, *, scale: float = LOGIT_SCALE) -> Float32:

@@ -47,7 +47,7 @@ from impart.retrieval.znorm import ZNorm
 __all__ = [
     "MOST_SOLVED",
     "Fitted",
-    "Names",
+    "DistinctNames",
     "Solved",
     "names_of",
     "regularised_kernel",
@@ -66,7 +66,7 @@ _RARE = 1e-4  # smallest share of a class in the balance
 
 
 @dataclass(frozen=True)
-class Names:
+class DistinctNames:
     """Distinct texts of a set.
 
     Attributes:
@@ -98,12 +98,12 @@ class Names:
         return found
 
 
-def names_of(references: ReferenceSet) -> Names:
+def names_of(references: ReferenceSet) -> DistinctNames:
     """Number the distinct texts of a set, in the order of their first rows; case and a leading article do not count."""
     numbers: dict[str, int] = {}
     labels = np.array([numbers.setdefault(plain_text(text), len(numbers)) for text in references.texts], dtype=np.int64)
     one_hot = np.eye(len(numbers), dtype=np.float32)[labels]
-    return Names(labels, l2_normalise(one_hot.T @ references.text_embeddings))
+    return DistinctNames(labels, l2_normalise(one_hot.T @ references.text_embeddings))
 
 
 def whitening(background: ZNorm, *, power: float) -> Float32:
@@ -178,7 +178,7 @@ class Fitted:
         return share
 
     @cached_property
-    def names(self) -> Names:
+    def names(self) -> DistinctNames:
         return names_of(self.references)
 
     @cached_property

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.questions import ENOUGH, are_names, own_questions
-from impart.blending.solved.blender import MOST_SOLVED, Fitted, Names, names_of
+from impart.blending.solved.blender import MOST_SOLVED, Fitted, DistinctNames, names_of
 from impart.blending.solved.folds import Folded, folded
 from impart.blending.vanilla import gate
 from impart.config import SolvedSettings
@@ -145,7 +145,7 @@ class _Trial:
     """
 
     references: ReferenceSet
-    names: Names
+    names: DistinctNames
     rows: npt.NDArray[np.int64]
     orders: list[Folded]
 
@@ -191,10 +191,15 @@ class _Trial:
 
 
 def _floor(references: ReferenceSet, background: ReferenceSet, settings: SolvedSettings) -> float:
-    """The lowest floor at which the gates are open by `_OPEN_TO_BACKGROUND` at most for unrelated images."""
+    """The lowest floor at which the gates are open by `_OPEN_TO_BACKGROUND` at most for unrelated images.
+
+    Where none up to `_HIGHEST` is high enough, the result is above it.
+    """
     z_scores, sure = _of_background(references, background, settings)
     floor = settings.floor
-    while len(sure) and (gate(z_scores, floor=floor, ramp=settings.ramp) * sure).mean() > _OPEN_TO_BACKGROUND:
+    while floor <= _HIGHEST and len(sure):
+        if (gate(z_scores, floor=floor, ramp=settings.ramp) * sure).mean() <= _OPEN_TO_BACKGROUND:
+            break
         floor = round(floor + _STEP, 2)
     return floor
 

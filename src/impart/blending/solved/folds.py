@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.solved.blender import Names, regularised_kernel
+from impart.blending.solved.blender import DistinctNames, regularised_kernel
 from impart.config import SolvedSettings
 from impart.encoders.base import Float32
 from impart.refset.refset import ReferenceSet
@@ -47,7 +47,7 @@ class Folded:
     z_unnamed: Float32
 
 
-def folded(references: ReferenceSet, names: Names, settings: SolvedSettings, *, seed: int = 0) -> list[Folded]:
+def folded(references: ReferenceSet, names: DistinctNames, settings: SolvedSettings, *, seed: int = 0) -> list[Folded]:
     """Predict every reference image by the images of other folds, in several orders."""
     matrix = regularised_kernel(references, settings)
     retrieval = references.retrieval_embeddings
@@ -74,7 +74,7 @@ def _predict(
     matrix: npt.NDArray[np.float64],
     sims: Float32,
     retrieval: Float32,
-    names: Names,
+    names: DistinctNames,
     background: ZNorm,
     *,
     fold: npt.NDArray[np.int64],
