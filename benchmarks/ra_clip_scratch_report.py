@@ -25,6 +25,7 @@ LABELS = {
     ("frozen", "main"): "RA-CLIP, frozen reference embeddings",
     ("free", "main"): "RA-CLIP, frozen, label-free retriever",
     ("free-own", "main"): "RA-CLIP, normalised, label-free retriever",
+    ("weak8", "main"): "RA-CLIP, frozen, 8 numbers of `mini`",
     ("by-tower", "main"): "RA-CLIP, the image tower retrieves",
     ("random", "main"): "RA-CLIP, random references",
     ("all", "main"): "RA-CLIP, frozen, all images as references",
@@ -59,6 +60,7 @@ PARTS = {
     "normalised": ("clip", "linear", "head", "texts", "fused"),
     "free": ("clip", "free-linear", "free-head", "free-texts", "free-fused"),
     "free-own": ("clip", "free-linear", "free-head", "free-texts", "free-fused"),
+    "weak8": ("clip", "weak8-linear", "weak8-head", "weak8-texts", "weak8-fused"),
     "all": ("clip", "linear", "head", "all-texts", "fused"),
     "free-all": ("clip", "free-linear", "free-head", "free-all-texts", "free-fused"),
     "free-all-own": ("clip", "free-linear", "free-head", "free-all-texts", "free-fused"),
@@ -150,7 +152,7 @@ def weak_table(figures: Figures) -> list[str]:
         if not values[0]:
             continue
         cells = [mean_spread(each) if each else "" for each in values]
-        own = [arm for arm in arms[3:] if figures.values(arm, "zeroshot")]
+        own = [arm for arm in arms[4:] if figures.values(arm, "zeroshot")]
         compared = {arm: best_part(figures, arm, ("clip", *arms[:3])) for arm in own}
         known = [(arm, found) for arm, found in compared.items() if found]
         if known:
@@ -159,20 +161,22 @@ def weak_table(figures: Figures) -> list[str]:
         else:
             cells.append("")
         rows.append([label, *cells])
-    head = ["retriever", "linear head", "head with a hidden layer", "neighbours alone"]
+    head = ["retriever", "linear head", "head with a hidden layer", "neighbours alone", "tower + linear head"]
     return table([*head, "RA-CLIP, frozen", "RA-CLIP, normalised", "the better RA-CLIP, less its best part"], rows)
 
 
 _PARTS = {"clip": "CLIP", "linear": "the linear head", "head": "the head", "texts": "the neighbours"}
 RETRIEVERS = {
-    "patches, label-free": ("free-linear", "free-head", "free-texts", "free", "free-own"),
+    "patches, label-free": ("free-linear", "free-head", "free-texts", "free-fused", "free", "free-own"),
     **{
-        f"{kept} numbers of `mini`": tuple(f"weak{kept}{part}" for part in ("-linear", "-head", "-texts", "", "-own"))
+        f"{kept} numbers of `mini`": tuple(
+            f"weak{kept}{part}" for part in ("-linear", "-head", "-texts", "-fused", "", "-own")
+        )
         for kept in (4, 8, 16, 32)
     },
-    "`mini`, 256 numbers": ("linear", "head", "texts", "frozen", "normalised"),
+    "`mini`, 256 numbers": ("linear", "head", "texts", "fused", "frozen", "normalised"),
 }
-"""Arms by retriever: linear head, head, neighbours alone, RA-CLIP with frozen references, and with those of towers."""
+"""Arms by retriever: the controls, RA-CLIP with frozen references, and with those of the towers."""
 
 
 def forms_table(figures: Figures) -> list[str]:
@@ -240,22 +244,6 @@ def share_table(figures: Figures) -> list[str]:
     return table(head, rows)
 
 
-def epochs_table(figures: Figures) -> list[str]:
-    """Make the table of longer training: mean of the four zero-shot sets, seed 0."""
-    found: dict[str, dict[float, float]] = {}
-    for line in figures.lines:
-        if line["question"] == "main" and line["share"] == 1 and line["seed"] == 0:
-            found.setdefault(line["arm"], {})[line["epochs"]] = line["figures"]["zeroshot"]
-    longer = {arm: values for arm, values in found.items() if len(values) > 1}
-    epochs = sorted({number for values in longer.values() for number in values})
-    rows = [
-        [label, *(f"{longer[arm][number]:.1f}" if number in longer[arm] else "" for number in epochs)]
-        for (arm, question), label in LABELS.items()
-        if question == "main" and arm in longer
-    ]
-    return table(["epochs", *(f"{number:g}" for number in epochs)], rows)
-
-
 def cost_table(figures: Figures) -> list[str]:
     """Make the table of training time, and of the time until CLIP's final figure is reached."""
     clip = {seed: lines[-1] for seed, lines in figures.pick("clip", "done").items()}
@@ -308,7 +296,6 @@ def write_report(out: Path, docs: Path) -> list[str]:
         "forms": forms_table(figures),
         "weak": weak_table(figures),
         "share": share_table(figures),
-        "epochs": epochs_table(figures),
         "size": question_table(figures, "size", "share of the references", sizes),
         "k": question_table(figures, "k", "K at test", ks),
         "shuffled": question_table(figures, "shuffled", "", {None: "random references at test"}),
@@ -352,7 +339,9 @@ def plots(figures: Figures, folder: Path) -> None:
         if arm in CURVES:
             shares = shares_of(figures, arm)
             drawn["scratch-share"][label] = _columns((100 * s, statistics.mean(v)) for s, v in shares.items())
-    for place, part in enumerate(("linear head", "head", "neighbours alone", "RA-CLIP, frozen", "RA-CLIP, normalised")):
+    for place, part in enumerate(
+        ("linear head", "head", "neighbours alone", "tower + linear head", "RA-CLIP, frozen", "RA-CLIP, normalised")
+    ):
         found = [(at, figures.values(arms[place], "zeroshot")) for at, arms in enumerate(RETRIEVERS.values())]
         drawn["scratch-weak"][part] = _columns((at, statistics.mean(v.values())) for at, v in found if v)
     clip = figures.values("clip", "zeroshot")
