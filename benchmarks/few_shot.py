@@ -19,11 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from impart.blending.base import Blender
-from impart.blending.encoder import AugmentedEncoder, settings_of
+from impart.blending.encoder import AugmentedEncoder, blender_of, settings_of
 from impart.blending.ram_checkpoint import open_ram
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.tune import USUAL, bundled_background, tune
-from impart.blending.vanilla import Vanilla
 from impart.encoders import Encoder, load_encoder
 from impart.encoders.bundled import bundled
 from impart.evaluate import ClassSet, Result, few_shot, open_set
@@ -93,7 +92,10 @@ def foreign_figures(encoder: Encoder, problems: dict[str, FewShotProblem], ram: 
     for title, problem in problems.items():
         for name, references in sets.items():
             if not name.startswith(f"{title},"):
-                blenders: list[Blender] = [Vanilla(settings_of(references) or USUAL), *([ram] if ram else [])]
+                blenders: list[Blender] = [
+                    blender_of(references, settings_of(references) or USUAL),
+                    *([ram] if ram else []),
+                ]
                 found = [top1(problem, AugmentedEncoder(encoder, references, blender)) for blender in blenders]
                 rows.append([title, name, top1(problem, encoder), *found])
     heads = ["set", "foreign references", "zero-shot", "Vanilla", *(["RAM"] if ram else [])]

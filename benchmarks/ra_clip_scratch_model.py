@@ -297,7 +297,7 @@ class ScratchTask(PretrainTask):
         self.model.train()
         return image.float(), text.float()
 
-    def refresh(self) -> None:
+    def refresh(self, *, exact: bool = False) -> None:  # noqa: ARG002
         image, text = self.embedded(self.data.references.items)
         self._fill(image.half(), text.half())
 

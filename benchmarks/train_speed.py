@@ -172,12 +172,14 @@ def measure(options: argparse.Namespace) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         data = synthetic(options.images, options.references, options.k, Path(folder))
         ways = [Way(config_of(one, where="benchmark"), data) for one in (plain, table)]
+        towers = ways[0].task.towers
+        assert isinstance(towers, ClipTowers)
         rng = np.random.default_rng(1)
         times: list[list[float]] = [[], []]
         cpu: list[list[float]] = [[], []]
         forward = []
         for turn in range(options.warmup + options.repeat):
-            batch = _batch(ways[0].task.towers, options, rng)
+            batch = _batch(towers, options, rng)
             order = (0, 1) if turn % 2 else (1, 0)
             taken = {number: ways[number].step(batch) for number in order}
             again = ways[1].embed(batch)
@@ -188,7 +190,7 @@ def measure(options: argparse.Namespace) -> Report:
                 forward.append(again)
     plain_s, ra_clip_s = (statistics.median(one) for one in times)
     ratios = sorted(b / a for a, b in zip(*times, strict=True))
-    flop = flop_per_pair(ways[0].task.towers, ways[0].task.towers.tokenizer.context_tokens)
+    flop = flop_per_pair(towers, towers.tokenizer.context_tokens)
     name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
     peak = 1e12 * (options.peak_tflops or next((tf for part, tf in PEAK_TFLOPS.items() if part in name), 0))
     return Report(

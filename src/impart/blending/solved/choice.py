@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.questions import ENOUGH, are_names, own_questions
-from impart.blending.solved.blender import MOST_SOLVED, Fitted, DistinctNames, names_of
+from impart.blending.solved.blender import MOST_SOLVED, DistinctNames, Fitted, names_of
 from impart.blending.solved.folds import Folded, folded
 from impart.blending.vanilla import gate
 from impart.config import SolvedSettings
@@ -187,7 +187,8 @@ class _Trial:
 
     def _right(self, v: Float32) -> npt.NDArray[np.float64]:
         found = (v @ self.names.texts.T).argmax(axis=1)
-        return (found == self.names.labels[self.rows]).astype(np.float64)
+        right: npt.NDArray[np.float64] = (found == self.names.labels[self.rows]).astype(np.float64)
+        return right
 
 
 def _floor(references: ReferenceSet, background: ReferenceSet, settings: SolvedSettings) -> float:
