@@ -27,11 +27,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.encoder import AugmentedEncoder, settings_of
+from impart.blending.encoder import AugmentedEncoder, blender_of, settings_of
 from impart.blending.ram_checkpoint import open_ram
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.tune import USUAL, bundled_background, tune
-from impart.blending.vanilla import Vanilla
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.encoders.base import Float32
 from impart.encoders.bundled import bundled
@@ -153,7 +152,9 @@ def spread(values: Sequence[float]) -> str:
 
 def ways(encoder: Encoder, references: ReferenceSet, ram: LearnedRam | None) -> dict[str, AugmentedEncoder]:
     """Augment the encoder with one set, by Vanilla and by RAM."""
-    augmented = {"Vanilla": AugmentedEncoder(encoder, references, Vanilla(settings_of(references) or USUAL))}
+    augmented = {
+        "Vanilla": AugmentedEncoder(encoder, references, blender_of(references, settings_of(references) or USUAL))
+    }
     if ram is not None:
         augmented["RAM"] = AugmentedEncoder(encoder, references, ram)
     return augmented

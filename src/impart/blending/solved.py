@@ -113,7 +113,8 @@ def whitening(background: ZNorm, *, power: float) -> Float32:
     values, vectors = np.linalg.eigh(moments)
     values = np.maximum(values, 0)
     matrix = (vectors * (values + _EPSILON * max(values.mean(), 1e-12)) ** -power) @ vectors.T
-    return matrix.astype(np.float32)
+    found: Float32 = matrix.astype(np.float32)
+    return found
 
 
 def regularised_kernel(references: ReferenceSet, settings: SolvedSettings) -> npt.NDArray[np.float64]:
@@ -161,7 +162,9 @@ class Fitted:
             z_scores: (B, K) z-scores of the nearest references.
         """
         options = self.settings
-        added = ((np.float32(options.alpha) * found - self._bias) / np.float32(LOGIT_SCALE)) @ self._duals
+        added: Float32 = ((np.float32(options.alpha) * found - self._bias) / np.float32(LOGIT_SCALE)).astype(
+            np.float32, copy=False
+        ) @ self._duals
         share = gate(z_scores, floor=options.floor, ramp=options.ramp) * self.sure(found)
         if options.target > 0:
             share = share * within_name(v, added, self.names.texts[found.argmax(axis=1)], target=options.target)

@@ -187,7 +187,8 @@ class _Trial:
 
     def _right(self, v: Float32) -> npt.NDArray[np.float64]:
         found = (v @ self.names.texts.T).argmax(axis=1)
-        return (found == self.names.labels[self.rows]).astype(np.float64)
+        right: npt.NDArray[np.float64] = (found == self.names.labels[self.rows]).astype(np.float64)
+        return right
 
 
 def _floor(references: ReferenceSet, background: ReferenceSet, settings: SolvedSettings) -> float:
