@@ -14,6 +14,7 @@ tuned for a closed set (`--closed`: every image shows one of the classes, which 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.blending.encoder import AugmentedEncoder, augment
+from impart.blending.encoder import AugmentedEncoder, blender_of
 from impart.blending.tune import Tuned, bundled_background, tune
-from impart.config import SolvedSettings
+from impart.config import VanillaSettings
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.evaluate import open_set
 from impart.evaluate.class_prompts import class_embeddings
@@ -70,20 +71,10 @@ def row_of(shots: int, kind: str, results: Sequence[float], plain: Sequence[floa
 
 def describe(tuned: Tuned) -> str:
     s = tuned.settings
-    if isinstance(s, SolvedSettings):
-        own = (
-            f"{100 * tuned.before:.1f} -> {100 * tuned.after:.1f} ({tuned.items})"
-            if tuned.items
-            else "cannot be checked"
-        )
-        words = f"solved, alpha {s.alpha:g}, floor {s.floor:g}, ramp {s.ramp:g}, target {s.target:g}"
-        return f"{words} | {tuned.rule} | {own} | {100 * tuned.background_gate:.1f}%"
     own = f"{100 * tuned.before:.1f} -> {100 * tuned.after:.1f} ({tuned.items})"
-    own = own if tuned.rule == "leave-one-out" else "cannot be checked"
-    return (
-        f"K={s.k}, w_img {s.w_img:g}, w_txt {s.w_txt:g}, tau {s.tau:g}, floor {s.floor:g}, ramp {s.ramp:g}, "
-        f"target {s.target:g} | {tuned.rule} | {own} | {100 * tuned.background_gate:.1f}%"
-    )
+    own = own if tuned.rule in ("leave-one-out", "cross-validation") else "cannot be checked"
+    words = ", ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(s).items())
+    return f"{words} | {tuned.rule} | {own} | {100 * tuned.background_gate:.1f}%"
 
 
 def main() -> None:
@@ -119,11 +110,12 @@ def main() -> None:
         tuned = tune(references, background=background)
         seconds = time.monotonic() - started
         closed = tune(references, background=background, closed=True)
-        for kind, augmented in (
-            ("paper's settings", augment(encoder, references, settings="paper")),
-            ("tuned", augment(encoder, tuned.references)),
-            ("tuned, closed", augment(encoder, closed.references)),
+        for kind, settings in (
+            ("paper's settings", VanillaSettings()),
+            ("tuned", tuned.settings),
+            ("tuned, closed", closed.settings),
         ):
+            augmented = AugmentedEncoder(encoder, tuned.references, blender_of(tuned.references, settings))
             lines.append(row_of(shots, f"{kind}, {len(references)} pairs", [t.top1(augmented) for t in tests], plain))
             print(lines[-1], flush=True)
         choices.append(f"| {shots} | {describe(tuned)} |")

@@ -163,8 +163,8 @@ class Fitted:
             z_scores: (B, K) z-scores of the nearest references.
         """
         options = self.settings
-        logits = (np.float32(options.alpha) * found - self._bias) / np.float32(LOGIT_SCALE)
-        added: Float32 = (logits @ self._duals).astype(np.float32, copy=False)
+        offsets = (np.float32(options.alpha) * found - self._bias) / np.float32(LOGIT_SCALE)
+        added: Float32 = (offsets @ self._duals).astype(np.float32, copy=False)
         share = gate(z_scores, floor=options.floor, ramp=options.ramp) * self.sure(found)
         if options.target > 0:
             share = share * within_name(v, added, self.names.texts[found.argmax(axis=1)], target=options.target)
