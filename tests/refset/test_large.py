@@ -116,8 +116,8 @@ def test_a_large_set_of_version_1_is_read_with_its_own_index(tiny: TinyEncoder, 
 def test_a_newer_version_is_refused(tiny: TinyEncoder, tmp_path: Path) -> None:
     folder = made(tiny)._indexed("auto").save(tmp_path / "set")
     stored = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(stored | {"schema": 3}))
-    with pytest.raises(ReferenceSetError, match="schema 3, this version reads 1 to 2: update impart"):
+    (folder / "manifest.json").write_text(json.dumps(stored | {"schema": 4}))
+    with pytest.raises(ReferenceSetError, match="schema 4, this version reads 1 to 3: update impart"):
         ReferenceSet.open(folder)
 
 
