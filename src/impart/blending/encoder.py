@@ -253,35 +253,37 @@ def settings_of(references: ReferenceSet) -> VanillaSettings | SolvedSettings | 
     Raises:
         ReferenceSetError: they are damaged.
     """
-    return settings_in(references.manifest)
+    return settings_in(references.manifest, _place(references))
 
 
-def settings_in(manifest: ReferenceSetManifest) -> VanillaSettings | SolvedSettings | None:
-    """Read the settings of a manifest, see `settings_of`."""
-    stored = manifest.solved
-    if stored is None:
-        return vanilla_of(manifest)
-    return _read(SolvedSettings, stored, manifest, "solved")
+def settings_in(manifest: ReferenceSetManifest, place: Path | str) -> VanillaSettings | SolvedSettings | None:
+    """Read the settings of a manifest, see `settings_of`; `place` names the set in messages."""
+    if manifest.solved is not None:
+        return _read(SolvedSettings, manifest.solved, place, "solved")
+    return None if manifest.vanilla is None else _read(VanillaSettings, manifest.vanilla, place, "vanilla")
 
 
-def vanilla_of(manifest: ReferenceSetManifest) -> VanillaSettings | None:
-    """Read the settings of Vanilla of a manifest; a solved set has them too, for a RAM and for sweeps.
+def vanilla_of(references: ReferenceSet) -> VanillaSettings | None:
+    """Read the settings of Vanilla that are stored with a set; a solved one has them too, for a RAM and for sweeps.
 
     Raises:
         ReferenceSetError: they are damaged.
     """
-    stored = manifest.vanilla
-    return None if stored is None else _read(VanillaSettings, stored, manifest, "vanilla")
+    stored = references.manifest.vanilla
+    return None if stored is None else _read(VanillaSettings, stored, _place(references), "vanilla")
 
 
-def _read(kind: type[_Kind], stored: dict[str, Any], manifest: ReferenceSetManifest, key: str) -> _Kind:
+def _place(references: ReferenceSet) -> Path | str:
+    return references.folder or repr(references.name)
+
+
+def _read(kind: type[_Kind], stored: dict[str, Any], place: Path | str, key: str) -> _Kind:
     try:
         chosen = {item.name: stored[item.name] for item in dataclasses.fields(kind)}
         return build(kind, chosen, where=f"{key} in its manifest.json")
     except (KeyError, ConfigError) as error:
         raise ReferenceSetError(
-            f"reference set {manifest.name!r} has blending settings that cannot be read "
-            f"({error}): run 'impart refset tune' on it"
+            f"reference set {place} has blending settings that cannot be read ({error}): run 'impart refset tune' on it"
         ) from error
 
 

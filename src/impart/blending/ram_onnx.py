@@ -110,7 +110,7 @@ class RamBlender(ABC):
                 "z_scores": z_scores[part],
             }
             added[part], img[part], txt[part] = self.run(feeds | {"mask": ids >= 0})
-        share = allowed(images.embeddings, added, z_scores, vanilla_of(references.manifest))[:, None]
+        share = allowed(images.embeddings, added, z_scores, vanilla_of(references))[:, None]
         return Amounts(img * share, txt * share, added * share)
 
 

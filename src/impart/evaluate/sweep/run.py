@@ -237,7 +237,7 @@ def _around(references: ReferenceSet, around: Around) -> tuple[VanillaSettings, 
         return VanillaSettings(), ""
     if around == "usual":
         return USUAL, ""
-    settings = vanilla_of(references.manifest)
+    settings = vanilla_of(references)
     if settings is None:
         return VanillaSettings(), "the set is not tuned: swept around the paper's settings"
     if settings.off:

@@ -157,7 +157,7 @@ def _known(folder: Path, origin: Origin, manifest: IndexManifest) -> KnownSet:
         raise ReferenceSetError(
             f"it was made with encoder {of_set.encoder_id!r}, the index with {manifest.encoder_id!r}: build it again"
         )
-    settings = settings_in(of_set) or VanillaSettings()
+    settings = settings_in(of_set, folder) or VanillaSettings()
     return KnownSet(
         id=of_set.fingerprint[:16],
         name=of_set.name or folder.name,
