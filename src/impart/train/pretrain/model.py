@@ -139,7 +139,7 @@ class PretrainModel(nn.Module):
             ids = ids.masked_fill(own, -1)
             image, text, retrieval = bank.image, bank.text, bank.retrieval
             if self.references is not None:  # only the rows of this chunk are projected
-                rows, places = ids.clamp(min=0).unique(return_inverse=True)
+                rows, places = torch.unique(ids.clamp(min=0), return_inverse=True)
                 image, text = self.references(image[rows], text[rows])
                 retrieval, ids = retrieval[rows], places.masked_fill(ids < 0, -1)
             found = gather(v, q, ids, image=image, text=text, retrieval=retrieval, znorm=bank.znorm)

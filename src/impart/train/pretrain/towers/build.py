@@ -118,7 +118,7 @@ def _save_activations(towers: Towers) -> None:
     Raises:
         ConfigError: there are none.
     """
-    models = [module for module in towers.modules() if hasattr(module, "gradient_checkpointing_enable")]
+    models: list[Any] = [module for module in towers.modules() if hasattr(module, "gradient_checkpointing_enable")]
     if not models:
         raise ConfigError("pretrain.checkpointing needs a transformer: leave it out with these towers")
     for model in models:
