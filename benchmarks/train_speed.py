@@ -115,6 +115,8 @@ class Way:
         self.config, self.accelerator = config, make_accelerator(config)
         tokenizer = learn_tokenizer([" ".join(WORDS)] * 2, config.pretrain)
         towers = build_towers(config.pretrain, data=Path(), tokenizer=tokenizer, seed=0)
+        assert isinstance(towers, ClipTowers), "the model must be a CLIP of transformers"
+        self.towers = towers
         self.task = PretrainTask(data, config, towers)
         groups = parameter_groups(self.task.parts(), config.optimiser)
         model, self.optimiser = self.accelerator.prepare(self.task.model, torch.optim.AdamW(groups, lr=1e-5))
@@ -172,14 +174,12 @@ def measure(options: argparse.Namespace) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         data = synthetic(options.images, options.references, options.k, Path(folder))
         ways = [Way(config_of(one, where="benchmark"), data) for one in (plain, table)]
-        towers = ways[0].task.towers
-        assert isinstance(towers, ClipTowers)
         rng = np.random.default_rng(1)
         times: list[list[float]] = [[], []]
         cpu: list[list[float]] = [[], []]
         forward = []
         for turn in range(options.warmup + options.repeat):
-            batch = _batch(towers, options, rng)
+            batch = _batch(ways[0].towers, options, rng)
             order = (0, 1) if turn % 2 else (1, 0)
             taken = {number: ways[number].step(batch) for number in order}
             again = ways[1].embed(batch)
@@ -190,7 +190,7 @@ def measure(options: argparse.Namespace) -> Report:
                 forward.append(again)
     plain_s, ra_clip_s = (statistics.median(one) for one in times)
     ratios = sorted(b / a for a, b in zip(*times, strict=True))
-    flop = flop_per_pair(towers, towers.tokenizer.context_tokens)
+    flop = flop_per_pair(ways[0].towers, ways[0].towers.tokenizer.context_tokens)
     name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
     peak = 1e12 * (options.peak_tflops or next((tf for part, tf in PEAK_TFLOPS.items() if part in name), 0))
     return Report(

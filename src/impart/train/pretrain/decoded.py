@@ -207,12 +207,13 @@ def cut_views(pixels: Pixels, boxes: npt.NDArray[np.float64], flips: npt.NDArray
     across = _filter(boxes[:, 0], boxes[:, 2], side, size_px)  # (B, S, P)
     across[flips] = across[flips, ::-1]
     down = _filter(boxes[:, 1], boxes[:, 3], side, size_px)
+    count = len(pixels)
     x = torch.from_numpy(np.ascontiguousarray(pixels)).float().flatten(2)  # (B, P, P * 3)
-    rows = torch.bmm(torch.from_numpy(down), x).reshape(len(x), size_px, side, 3)  # (B, S, P, 3)
+    rows = torch.bmm(torch.from_numpy(down), x).view(count, size_px, side, 3)  # (B, S down, P, 3)
     columns = rows.permute(0, 2, 1, 3).flatten(2)  # (B, P, S * 3)
-    made = torch.bmm(torch.from_numpy(across), columns).reshape(len(x), size_px, size_px, 3)  # (B, S across, S down, 3)
+    made = torch.bmm(torch.from_numpy(across), columns).view(count, size_px, size_px, 3)  # (B, S across, S down, 3)
     made = made.round_().clamp_(0, 255).to(torch.uint8)
-    return torch.as_tensor(made.permute(0, 2, 1, 3).contiguous().permute(0, 3, 1, 2))  # (B, 3, S, S)
+    return made.permute(0, 2, 1, 3).contiguous().permute(0, 3, 1, 2)  # (B, 3, S, S)
 
 
 def _filter(
