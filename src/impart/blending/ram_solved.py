@@ -86,14 +86,14 @@ class SolvedRam(LearnedRam):
         for first in range(0, count, _PART):
             part = slice(first, first + _PART)
             added[part] = kernel(images.retrieval[part], solved.retrieval, beta=solved.beta) @ solved.added
-        share = allowed(images.embeddings, added, z_scores, vanilla_of(references.manifest))[:, None]
+        share = allowed(images.embeddings, added, z_scores, vanilla_of(references))[:, None]
         near = np.exp(np.float32(solved.beta) * (neighbours.sims - 1)) * (neighbours.ids >= 0)
         txt: Float32 = (share * near * solved.own[np.maximum(neighbours.ids, 0)]).astype(np.float32)
         return Amounts(img, txt, added * share)
 
     def _solved(self, references: ReferenceSet) -> _Solved:
         """Solve the weights of a set; those of the last set are kept."""
-        settings = vanilla_of(references.manifest)
+        settings = vanilla_of(references)
         key = (references.fingerprint, settings is None or settings.floor <= 0)
         with self._lock:
             if self._of_set is None or self._of_set.key != key:
