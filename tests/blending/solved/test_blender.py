@@ -71,6 +71,16 @@ def test_a_closed_set_gives_the_logits_of_the_classifier() -> None:
     np.testing.assert_allclose(logits / 100, expected / 100, atol=1e-5)
 
 
+def test_the_balance_weights_each_name_equally() -> None:
+    names = names_of(world())
+    v = l2_normalise(world().image_embeddings)
+    often = np.concatenate([np.arange(len(v)), np.repeat(np.arange(4), 25)])  # the images of one name, many times
+    repeated = dataclasses.replace(names, labels=names.labels[often])
+    once, many = names.balance(v, temperature=0.2), repeated.balance(v[often], temperature=0.2)
+    np.testing.assert_allclose(many, once, atol=1e-4)
+    assert np.ptp(once) > 0.1
+
+
 @pytest.mark.parametrize("settings", [CLOSED, OPEN])
 def test_contributions_add_up_to_what_the_predicted_name_gets(settings: SolvedSettings) -> None:
     references, some = world(), images()
