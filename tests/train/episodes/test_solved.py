@@ -26,7 +26,7 @@ from impart.retrieval.znorm import ZNorm  # noqa: E402
 from impart.train.episodes.episodes import Concepts  # noqa: E402
 from impart.train.episodes.prepare import EpisodeData  # noqa: E402
 from impart.train.episodes.settings import EpisodeSettings  # noqa: E402
-from impart.train.episodes.solved import _START, Labelled, SolvedModule, SolvedTask  # noqa: E402
+from impart.train.episodes.solved import _START, LabelledEpisode, SolvedModule, SolvedTask  # noqa: E402
 from impart.train.events import Finished, Validated  # noqa: E402
 from impart.train.loop import fit  # noqa: E402
 from impart.train.run import train  # noqa: E402
@@ -52,7 +52,7 @@ def support(seed: int = 0) -> Support:
     return Support(v, q, labels, texts)
 
 
-def labelled(references: Support, queries: Support) -> Labelled:
+def labelled(references: Support, queries: Support) -> LabelledEpisode:
     arrays = (
         queries.embeddings,
         queries.retrieval,
@@ -62,7 +62,7 @@ def labelled(references: Support, queries: Support) -> Labelled:
         references.texts,
         dual_texts(references.texts),
     )
-    return Labelled(*(torch.from_numpy(array) for array in arrays))
+    return LabelledEpisode(*(torch.from_numpy(array) for array in arrays))
 
 
 def constants(module: SolvedModule, per_class: float = PER_CLASS) -> Constants:

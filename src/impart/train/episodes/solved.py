@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from impart.train.episodes.prepare import EpisodeData
     from impart.train.settings import TrainConfig
 
-__all__ = ["Labelled", "SolvedModule", "SolvedTask"]
+__all__ = ["LabelledEpisode", "SolvedModule", "SolvedTask"]
 
 _START = {"beta": 1.0, "ridge": 0.035, "alpha": 150.0, "penalty": 0.012, "temperature": 0.08}
 _MOST = 16.0  # references per class that the constants are extrapolated to
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledEpisode:
     """A batch of images with all references of their episode.
 
     Attributes:
@@ -85,7 +85,7 @@ class SolvedModule(Ram):
         grown = (self.level + self.slope * per_class.clamp(1.0, _MOST).log()).exp()
         return torch.cat([grown, self.share])
 
-    def weights(self, found: Labelled) -> Tensor:
+    def weights(self, found: LabelledEpisode) -> Tensor:
         """Solve the weights W (N, C) of the references of an episode."""
         count = len(found.labels)
         per_class = found.v.new_full((1,), count / len(found.texts))
@@ -103,7 +103,7 @@ class SolvedModule(Ram):
         mixed: Tensor = (1 - share) * solved + share * weights / tau
         return mixed
 
-    def forward(self, found: Labelled) -> RamOutput:  # type: ignore[override]
+    def forward(self, found: LabelledEpisode) -> RamOutput:  # type: ignore[override]
         """Add the offsets along the dual texts; there are no weights of single neighbours."""
         beta = self.constants(found.v.new_full((1,), len(found.labels) / len(found.texts)))[0]
         near = torch.exp(beta * (found.q @ found.retrieval.T - 1))  # (B, N)
@@ -154,14 +154,14 @@ class SolvedTask(EpisodeTask):
         episode: Episode,
         views: tuple[int, int],
         names: tuple[npt.NDArray[np.float32], ...],
-    ) -> tuple[Labelled, npt.NDArray[np.int64]]:
+    ) -> tuple[LabelledEpisode, npt.NDArray[np.int64]]:
         data, (of_references, of_queries) = self._data, views
         shown, labels = np.unique(episode.shown, return_inverse=True)
         texts = l2_normalise(np.mean(names, axis=0)[shown])  # the candidates: the dual vectors are exact for them
         queries, references = data.retrieval[of_queries][episode.queries], data.retrieval[of_references]
         near = (queries @ references[episode.references].T).max(axis=1) > ReferenceSettings.near_duplicate
         kept = np.flatnonzero(~near) if not near.all() else np.arange(len(near))
-        return Labelled(
+        return LabelledEpisode(
             v=self._tensor(data.image[of_queries][episode.queries[kept]]),
             q=self._tensor(queries[kept]),
             embeddings=self._tensor(data.image[of_references][episode.references]),
