@@ -110,8 +110,7 @@ def test_run_resume_and_report(
     scratch: ModuleType, data: Path, trial: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
-    runs = [scratch.Run(arm, 0) for arm in ("clip", "frozen", "texts", "by-tower")]
-    runs += [scratch.Run("free-fused", 0, 0.5)]
+    runs = [scratch.Run(arm, 0) for arm in ("clip", "frozen", "texts")]
     lab = scratch.Lab(data, out, cache, trial)
     scratch.carry_out(lab, runs[:2])
     before = _lines(out)

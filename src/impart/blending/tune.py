@@ -23,7 +23,8 @@ its images correctly, among its own names and those of the background set.
 
 **Solved references** (`impart.blending.solved`) are taken in place of Vanilla where a set can be solved: names of few
 words, one per image, in a set that is not too large. They must be better than no augmentation by more than the
-standard error, and Vanilla must not be better than they are by more than that. Vanilla's settings stay beside them.
+standard error. In a closed set Vanilla must not be better than they are by more than that; in an open one it is not
+asked, since only they are held to no harm. Vanilla's settings stay beside them.
 
 A set of one image is never blended with the weights of the paper, which have no gate: it is the nearest reference of
 every image, teaches nothing, and lowers other searches.
@@ -152,7 +153,7 @@ def tune(
         chosen, rule = OFF, "known already"
     references = references.with_vanilla(dataclasses.asdict(chosen))
     solved = _solved(references, background, closed, target=usual.target) if solve else None
-    if solved is not None and _is_better(solved, own.hits(chosen) if rule == "leave-one-out" else None):
+    if solved is not None and _is_better(solved, own.hits(chosen) if closed and rule == "leave-one-out" else None):
         return Tuned(
             references=with_solved_weights(references, solved.settings),
             settings=solved.settings,
@@ -189,7 +190,10 @@ def _solved(
 
 
 def _is_better(solved: SolvedChoice, vanilla: npt.NDArray[np.float64] | None) -> bool:
-    """Whether solved references help, and Vanilla with these answers is not clearly better."""
+    """Whether solved references help, and Vanilla with these answers is not clearly better.
+
+    In an open set only solved references are held to no harm, so that there Vanilla is not compared.
+    """
     if not len(solved.hits):
         return True
     if not _beats(solved.hits, solved.before):
