@@ -358,10 +358,16 @@ def _run(
 
 
 def _watch_memory(outcome: Outcome, stop: threading.Event) -> None:
-    """Keep the peak resident size of this process's children."""
+    """Keep the peak resident size of this process's children.
+
+    A child that has not replaced its program yet has the memory of this process, and is left out.
+    """
+    own = Path("/proc/self/cmdline")
     while not stop.wait(0.02):
         for child in _children(os.getpid()):
             try:
+                if Path(f"/proc/{child}/cmdline").read_bytes() == own.read_bytes():
+                    continue
                 lines = Path(f"/proc/{child}/status").read_text().splitlines()
             except OSError:
                 continue
