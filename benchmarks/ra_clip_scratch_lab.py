@@ -1,4 +1,4 @@
-"""What all runs of `benchmarks/ra_clip_scratch.py` share: arrays, retrievers, sentence embeddings, tests."""
+"""Load the inputs that all runs of `benchmarks/ra_clip_scratch.py` share: arrays, retrievers, sentences, tests."""
 
 from __future__ import annotations
 
