@@ -194,6 +194,8 @@ class _Watcher:
         events = self._index.add(folders, prune=prune, exclude=exclude, photos=self._photos)
         try:
             for event in events:
+                # Noted before the event is told: the index may go away at once after its last event.
+                self._existed = self._existed or self._index.exists
                 yield _without_waiting(event, len(growing)) if isinstance(event, ScanDone) else event
                 in_progress = isinstance(event, VideoStarted | VideoProgress)
                 if self._stop.is_set() and not in_progress:
@@ -208,7 +210,6 @@ class _Watcher:
                 events.close()  # releases the lock now
         self._busy = False
         self._runs += 1
-        self._existed = self._index.exists
         return True
 
     def _changed(self, found: Scan) -> list[FoundFile]:
