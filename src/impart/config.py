@@ -197,14 +197,15 @@ class VanillaSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SolvedSettings:
-    """Solved references (`impart.blending.solved`): kernel ridge regression of the names on the reference images.
+    """Solved references (`impart.blending.solved`): kernel regression of the names on the reference images.
 
     Attributes:
         k: pairs that are named as an explanation.
         power: retrieval embeddings are whitened by this power of the background's second moments; 0 = not.
         beta: sharpness of the kernel exp(-beta (1 - cosine)).
         lam: lambda, the ridge of the kernel matrix.
-        alpha: weight of the prediction, in logits of scale 100.
+        penalty: above 0, logistic regression takes the place of ridge regression, with this penalty; for closed sets.
+        alpha: weight of the prediction, in logits of scale 100; 1 / alpha is the temperature of logistic regression.
         text_ridge: ridge of the dual texts; 0 = the pseudo-inverse, by which v' gives the logits of the classifier.
         debias: temperature at which the zero-shot classes are balanced over the references; 0 = not. For closed sets.
         floor, ramp: gate on the z-score of the nearest reference, as in `VanillaSettings`.
@@ -216,6 +217,7 @@ class SolvedSettings:
     power: float = 0.2
     beta: float = 2.0
     lam: float = 0.1
+    penalty: float = 0.0
     alpha: float = 96.0
     text_ridge: float = 0.0
     debias: float = 0.0
@@ -232,7 +234,7 @@ class SolvedSettings:
         for name in ("beta", "lam", "alpha"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"solved.{name} is {getattr(self, name)}: it must be positive")
-        for name in ("power", "text_ridge", "debias", "floor", "ramp", "low", "high"):
+        for name in ("power", "penalty", "text_ridge", "debias", "floor", "ramp", "low", "high"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"solved.{name} is {getattr(self, name)}: it must be 0 or positive")
         if self.high and self.high <= self.low:

@@ -11,8 +11,9 @@ import pytest
 
 from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder, augment, settings_of
+from impart.blending.few_shot.logistic import logistic_weights
 from impart.blending.solved.blender import Fitted, Solved, names_of, solve, with_solved_weights, within_name
-from impart.blending.solved.folds import folded
+from impart.blending.solved.folds import folded, logistic_offsets
 from impart.blending.tune import tune
 from impart.config import SolvedSettings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
@@ -23,6 +24,7 @@ from impart.retrieval.znorm import ZNorm
 
 D, Q, C = 24, 12, 6
 CLOSED = SolvedSettings(alpha=64, debias=0.2)
+LOGISTIC = SolvedSettings(alpha=20, beta=1, penalty=0.1, debias=0.2)
 OPEN = SolvedSettings(alpha=256, text_ridge=0.3, floor=1.0, ramp=1.0, low=0.1, high=0.5, target=0.6)
 
 
@@ -238,3 +240,57 @@ def test_texts_that_are_nearly_equal_do_not_explode() -> None:
     some = images()
     assert blended(near, chosen).blend(some).norm.max() < 20
     assert blended(near, dataclasses.replace(chosen, text_ridge=0.0)).blend(some).norm.max() > 100
+
+
+def test_logistic_weights_are_stationary_and_shown_by_the_classifier() -> None:
+    references, some = world(), images()
+    settings = dataclasses.replace(LOGISTIC, alpha=2.0, debias=0.0, penalty=0.5)
+    fitted, names = Fitted(references, settings), names_of(references)
+    similar = fitted.similar(references.retrieval_embeddings)
+    logits = 100 / 2 * references.image_embeddings @ names.texts.T + similar @ fitted.weights
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(0.5 * fitted.weights, names.one_hot - shares, atol=0.05)  # after the steps of the solver
+    encoder = blended(references, settings)
+    blend = encoder.blend(some)
+    shown = 100 * encoder.apply(some.embeddings, blend) * blend.norm[:, None] @ names.texts.T
+    expected = 100 * some.embeddings @ names.texts.T + 2 * fitted.similar(some.retrieval) @ fitted.weights
+    np.testing.assert_allclose(shown, expected, atol=1e-3)
+
+
+def test_logistic_cross_validation_equals_fitting_without_the_left_out_images() -> None:
+    references = world(2)  # two folds of one image of each name
+    names = names_of(references)
+    found = list(logistic_offsets(references, names, LOGISTIC, alphas=(4.0, 20.0)))
+    assert [alpha for alpha, _ in found] == [4.0, 20.0] * 4
+    row = 3
+    others = []
+    for number in range(2**C):  # every other half of the images
+        kept = np.array([2 * name + ((number >> name) & 1) for name in range(C)])
+        if row in kept:
+            continue
+        bias = names.balance(references.image_embeddings, temperature=LOGISTIC.debias)
+        matrix = Fitted(references, LOGISTIC).similar(references.retrieval_embeddings)
+        zero_shot = 100 * references.image_embeddings @ names.texts.T - bias
+        (weights,) = logistic_weights(
+            matrix[np.ix_(kept, kept)], names.one_hot[kept], zero_shot[kept], penalty=LOGISTIC.penalty, taus=(1 / 20,)
+        )
+        others.append(matrix[row, kept] @ weights)
+    for _, offsets in found[1::2]:
+        assert np.abs(np.array(others) - offsets[row]).max(axis=1).min() < 1e-4
+        assert np.abs(np.array(others) - offsets[row]).max() > 0.01
+
+
+def test_a_closed_set_is_solved_by_logistic_regression_and_stored(tmp_path: Path) -> None:
+    tuned = tune(world(8), closed=True)
+    assert isinstance(tuned.settings, SolvedSettings)
+    assert tuned.settings.penalty > 0
+    assert tuned.after > tuned.before
+    again = ReferenceSet.open(tuned.references.save(tmp_path / "set"))
+    assert settings_of(again) == tuned.settings
+    np.testing.assert_array_equal(again.solved_weights, solve(again, tuned.settings))
+    some = images()
+    first, second = (augment(TinyEncoder(), one) for one in (tuned.references, again))
+    np.testing.assert_array_equal(
+        first.apply(some.embeddings, first.blend(some)), second.apply(some.embeddings, second.blend(some))
+    )

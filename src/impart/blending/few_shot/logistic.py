@@ -93,7 +93,7 @@ class KernelLogistic:
 def logistic_weights(
     matrix: Float32, one_hot: Float32, zero_shot: Float32, *, penalty: float, taus: Sequence[float], steps: int = STEPS
 ) -> Iterator[Float32]:
-    """Solve for the weights U / tau (R, C) of each temperature; one inverse serves all.
+    """Solve for the weights U (R, C) of each temperature; one inverse serves all.
 
     Args:
         matrix: (R, R) kernel matrix.
@@ -113,7 +113,7 @@ def logistic_weights(
             shares = np.exp(logits)
             shares /= shares.sum(axis=1, keepdims=True)
             weights = weights + inverse @ (one_hot - shares - np.float32(penalty) * weights)
-        yield weights / np.float32(tau)
+        yield weights
 
 
 def choose_temperature(support: Support, constants: Constants) -> Constants:
@@ -152,7 +152,8 @@ def _mixed(support: Support, constants: Constants, *, taus: Sequence[float]) -> 
         return
     matrix = kernel(support.retrieval, support.retrieval, beta=constants.beta)
     found = logistic_weights(matrix, support.one_hot, _zero_shot(support), penalty=constants.penalty, taus=taus)
-    yield from ((1 - share) * solved + share * weights for weights in found)
+    for tau, weights in zip(taus, found, strict=True):
+        yield (1 - share) * solved + share / np.float32(tau) * weights
 
 
 def _zero_shot(support: Support) -> Float32:

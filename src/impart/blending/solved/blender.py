@@ -1,4 +1,4 @@
-"""Solved references: kernel ridge regression of the names on the reference images, as an encoder.
+"""Solved references: kernel regression of the names on the reference images, as an encoder.
 
     f(x) = k(x, Q) (K + lambda I)^-1 Y,    k(a, b) = exp(-beta (1 - a . b))
     v' = v + (1 / s) sum_c (alpha f_c(x) - b_c) d_c
@@ -11,7 +11,10 @@ with the text t_c alone. f_c is near 1 for images of the name c and near 0 for o
 Retrieval embeddings are whitened in part by the second moments M of the background set: q M^(-power), normalised.
 
 **Closed sets** need no gate. b balances the zero-shot classes over the references (`debias`). With `text_ridge` 0 the
-encoder gives the logits of the classifier, s v . t_c - b_c + alpha f_c.
+encoder gives the logits of the classifier, s v . t_c - b_c + alpha f_c. With a `penalty` above 0 the weights are not
+those of ridge regression. They let zero-shot and f together name the references, by logistic regression at temperature
+1 / alpha (`few_shot/logistic.py`): f(x) = k(x, Q) W, and p_c is the softmax of (s v . t_c - b_c) / alpha + f_c. A
+reference that zero-shot names already weighs little.
 
 **Open sets** have a gate on the z-score of the nearest reference, as Vanilla has, and one on the largest f, from `low`
 to `high`: an image that no name fits is not changed. A target bounds what is added: v is turned until its cosine with
@@ -33,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.base import Amounts
+from impart.blending.few_shot.logistic import logistic_weights
 from impart.blending.few_shot.ridge import kernel
 from impart.blending.few_shot.support import LOGIT_SCALE, dual_texts
 from impart.blending.questions import plain_text
@@ -49,8 +53,9 @@ __all__ = [
     "Fitted",
     "DistinctNames",
     "Solved",
+    "balanced_logits",
     "names_of",
-    "regularised_kernel",
+    "own_kernel",
     "solve",
     "whitening",
     "with_solved_weights",
@@ -118,19 +123,33 @@ def whitening(background: ZNorm, *, power: float) -> Float32:
     return found
 
 
-def regularised_kernel(references: ReferenceSet, settings: SolvedSettings) -> npt.NDArray[np.float64]:
-    """Compute K + lambda I (R, R) of a set."""
+def own_kernel(references: ReferenceSet, settings: SolvedSettings) -> npt.NDArray[np.float64]:
+    """Compute the kernel matrix K (R, R) of a set."""
     matrix = whitening(references.znorm, power=settings.power)
     own = l2_normalise(references.retrieval_embeddings @ matrix).astype(np.float64)
-    found: npt.NDArray[np.float64] = np.exp(settings.beta * (own @ own.T - 1)) + settings.lam * np.eye(len(own))
+    found: npt.NDArray[np.float64] = np.exp(settings.beta * (own @ own.T - 1))
     return found
 
 
 def solve(references: ReferenceSet, settings: SolvedSettings) -> Float32:
-    """Compute the solved weights W = (K + lambda I)^-1 Y (R, C) of a set."""
-    one_hot = names_of(references).one_hot.astype(np.float64)
-    weights: Float32 = np.linalg.solve(regularised_kernel(references, settings), one_hot).astype(np.float32)
+    """Compute the weights W (R, C) of a set: (K + lambda I)^-1 Y, or with a penalty those of logistic regression."""
+    names, matrix = names_of(references), own_kernel(references, settings)
+    if settings.penalty:
+        zero_shot = balanced_logits(references, names, settings)
+        small = matrix.astype(np.float32)
+        taus = (1 / settings.alpha,)
+        (found,) = logistic_weights(small, names.one_hot, zero_shot, penalty=settings.penalty, taus=taus)
+        return found
+    matrix += settings.lam * np.eye(len(matrix))
+    weights: Float32 = np.linalg.solve(matrix, names.one_hot.astype(np.float64)).astype(np.float32)
     return weights
+
+
+def balanced_logits(references: ReferenceSet, names: DistinctNames, settings: SolvedSettings) -> Float32:
+    """Compute s v . t_c - b_c (R, C) of the images of a set."""
+    own = l2_normalise(references.image_embeddings)
+    logits: Float32 = LOGIT_SCALE * (own @ names.texts.T) - names.balance(own, temperature=settings.debias)
+    return logits.astype(np.float32, copy=False)
 
 
 def with_solved_weights(references: ReferenceSet, settings: SolvedSettings) -> ReferenceSet:

@@ -1,10 +1,11 @@
 """Tuning of solved references: choose `SolvedSettings` by cross-validation on the set itself (`folds`).
 
-Kernel, ridge and whitening are constant: to choose them too only adds noise (measured on other data sets than those of
-the evaluation: `docs/reference-sets.md`).
+Kernel, ridge, penalty and whitening are constant: to choose them too only adds noise (measured on other data sets than
+those of the evaluation: `docs/reference-sets.md`).
 
-**Closed**: alpha is chosen by accuracy, smoothed over its neighbours in the grid. One image per name leaves nothing to
-choose by: alpha is 96, or 24 where the plain model classifies most references correctly.
+**Closed**: logistic regression. alpha is chosen by accuracy, smoothed over its neighbours in the grid; a distance from
+20 costs accuracy, so that few images change it little. One image per name leaves nothing to choose by: alpha is 20, or
+8 where the plain model classifies most references correctly.
 
 **Open**: the gate on the largest prediction opens between the median and the 95% quantile of images whose own name was
 left out: an unknown thing of the same kind gets such predictions. Then the floor of the z-score rises until both gates
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from impart.blending.questions import ENOUGH, are_names, own_questions
 from impart.blending.solved.blender import MOST_SOLVED, DistinctNames, Fitted, names_of
-from impart.blending.solved.folds import Folded, folded
+from impart.blending.solved.folds import Folded, folded, logistic_offsets
 from impart.blending.vanilla import gate
 from impart.config import SolvedSettings
 from impart.encoders.base import Float32, l2_normalise
@@ -32,10 +33,12 @@ from impart.retrieval.near_duplicates import BACKGROUND_COPY
 
 __all__ = ["SolvedChoice", "choose_closed", "choose_open", "opened_by", "solvable"]
 
-ALPHAS = (8.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0)
+ALPHAS = (4.0, 5.5, 8.0, 11.0, 16.0, 22.0, 32.0, 48.0, 64.0, 96.0)
 _POWER = 0.2
-_FEW = 96.0  # alpha of a closed set with one image per name
-_FEW_KNOWN = 24.0  # ... that the plain model knows
+_CLOSED = SolvedSettings(beta=1.0, penalty=0.1, debias=0.2)
+_USUAL = 20.0  # alpha of a closed set with one image per name
+_USUAL_KNOWN = 8.0  # ... that the plain model knows
+_PRIOR = 0.01  # accuracy that a factor of e from the usual alpha must gain
 _KNOWN = 0.7  # accuracy from which it does
 _MOST_TRIED = 1500  # references of one cross-validation
 _OPEN_TO_BACKGROUND = 0.05  # largest mean of the gates
@@ -44,7 +47,6 @@ _QUANTILES = (0.5, 0.95)
 _STEP = 0.05
 _HARM = 0.75
 _HIGHEST = 8.0  # floor above which a set is not solved
-_DEBIAS = 0.2
 _INDEPENDENT = 1e-3  # least eigenvalue of the texts' products from which their duals are exact
 _CLOSED_RIDGE = 0.01
 
@@ -114,23 +116,41 @@ def choose_closed(references: ReferenceSet, *, whitened: bool) -> SolvedChoice |
     names = names_of(references)
     least = np.linalg.eigvalsh(names.texts.astype(np.float64) @ names.texts.T)[0]
     ridge = 0.0 if least >= _INDEPENDENT else _CLOSED_RIDGE
-    start = SolvedSettings(power=_POWER if whitened else 0.0, debias=_DEBIAS, text_ridge=ridge)
-    trial = _Trial.of(references, start)
-    if len(trial.rows) < ENOUGH:
+    start = dataclasses.replace(_CLOSED, power=_POWER if whitened else 0.0, text_ridge=ridge)
+    some, rows = _with_questions(references)
+    if len(rows) < ENOUGH:
         if len(names.texts) > names.texts.shape[1]:
             return None
         v = l2_normalise(references.image_embeddings)
         known = ((v @ names.texts.T).argmax(axis=1) == names.labels).mean() >= _KNOWN
         none = np.zeros(0)
         return SolvedChoice(
-            settings=dataclasses.replace(start, alpha=_FEW_KNOWN if known else _FEW), hits=none, before=none
+            settings=dataclasses.replace(start, alpha=_USUAL_KNOWN if known else _USUAL), hits=none, before=none
         )
-    candidates = [dataclasses.replace(start, alpha=alpha) for alpha in ALPHAS]
-    answers = [trial.hits(trial.added(one, unnamed=False), one, unnamed=False) for one in candidates]
-    means = np.array([one.mean() for one in answers])
+    asked = names_of(some)
+    v, right = l2_normalise(some.image_embeddings)[rows], asked.labels[rows]
+    answers = {alpha: np.zeros(len(rows)) for alpha in ALPHAS}
+    orders = 0
+    for alpha, found in logistic_offsets(some, asked, start, alphas=ALPHAS):
+        added, _ = Fitted(some, dataclasses.replace(start, alpha=alpha)).added(
+            v, found[rows], np.zeros((len(rows), 1), np.float32)
+        )
+        answers[alpha] += ((v + added) @ asked.texts.T).argmax(axis=1) == right
+        orders += alpha == ALPHAS[0]
+    means = np.array([answers[alpha].mean() for alpha in ALPHAS])
     padded = np.concatenate([means[:1], means, means[-1:]])
-    best = int((padded[:-2] / 4 + padded[1:-1] / 2 + padded[2:] / 4).argmax())
-    return SolvedChoice(settings=candidates[best], hits=answers[best], before=trial.before)
+    smooth = padded[:-2] / 4 + padded[1:-1] / 2 + padded[2:] / 4
+    best = ALPHAS[int((smooth - _PRIOR * np.log(np.array(ALPHAS) / _USUAL) ** 2).argmax())]
+    before = ((v @ asked.texts.T).argmax(axis=1) == right).astype(np.float64)
+    return SolvedChoice(settings=dataclasses.replace(start, alpha=best), hits=answers[best] / orders, before=before)
+
+
+def _with_questions(references: ReferenceSet) -> tuple[ReferenceSet, npt.NDArray[np.int64]]:
+    """Take the questions alone of a large set; return it and the rows (Q,) that share their name with another."""
+    own = own_questions(references).rows
+    some = references if len(references) <= len(own) or len(references) <= _MOST_TRIED else references.take(own)
+    labels = names_of(some).labels
+    return some, np.flatnonzero(np.bincount(labels)[labels] > 1)
 
 
 @dataclass(frozen=True)
@@ -151,10 +171,8 @@ class _Trial:
 
     @classmethod
     def of(cls, references: ReferenceSet, settings: SolvedSettings) -> _Trial:
-        own = own_questions(references).rows
-        some = references if len(references) <= len(own) or len(references) <= _MOST_TRIED else references.take(own)
+        some, rows = _with_questions(references)
         names = names_of(some)
-        rows = np.flatnonzero(np.bincount(names.labels)[names.labels] > 1)
         orders = folded(some, names, settings) if len(rows) >= ENOUGH else []
         return cls(some, names, rows, orders)
 

@@ -9,23 +9,26 @@ name. The second one shows what the set does to an image of a thing that it does
 
 With A the rows of other folds, P = (K_AA + lambda I)^-1 and w = k(x, A), the prediction of x is w P Y. Without the rows
 C of a name it is  w P Y - (w P)_C P_CC^-1 (P Y)_C.
+
+Logistic regression has no such formula: it is fitted again without each fold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.solved.blender import DistinctNames, regularised_kernel
+from impart.blending.few_shot.logistic import logistic_weights
+from impart.blending.solved.blender import DistinctNames, balanced_logits, own_kernel
 from impart.config import SolvedSettings
 from impart.encoders.base import Float32
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import ZNorm
 
-__all__ = ["Folded", "folded"]
+__all__ = ["Folded", "folded", "logistic_offsets"]
 
 _FOLDS = 8
 _ORDERS = ((400, 4), (1000, 2))  # orders up to a size of the set; one above
@@ -49,20 +52,55 @@ class Folded:
 
 def folded(references: ReferenceSet, names: DistinctNames, settings: SolvedSettings, *, seed: int = 0) -> list[Folded]:
     """Predict every reference image by the images of other folds, in several orders."""
-    matrix = regularised_kernel(references, settings)
+    matrix = own_kernel(references, settings)
+    matrix += settings.lam * np.eye(len(matrix))
     retrieval = references.retrieval_embeddings
     sims = retrieval @ retrieval.T
-    orders = next((count for size, count in _ORDERS if len(references) <= size), 1)
     return [
-        _predict(matrix, sims, retrieval, names, references.znorm, fold=fold)
-        for fold in _orders(names.labels, orders, seed)
+        _predict(matrix, sims, retrieval, names, references.znorm, fold=fold) for fold in _orders(names.labels, seed)
     ]
 
 
-def _orders(labels: npt.NDArray[np.int64], count: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Number the folds (R,) of the rows at random, `count` times."""
+def logistic_offsets(
+    references: ReferenceSet,
+    names: DistinctNames,
+    settings: SolvedSettings,
+    *,
+    alphas: Sequence[float],
+    seed: int = 0,
+) -> Iterator[tuple[float, Float32]]:
+    """Predict every reference image by logistic regression on the images of other folds, in several orders.
+
+    Yields:
+        Per order and alpha, alpha and f (R, C).
+    """
+    matrix, zero_shot = (
+        own_kernel(references, settings).astype(np.float32),
+        balanced_logits(references, names, settings),
+    )
+    for fold in _orders(names.labels, seed):
+        offsets = {alpha: np.zeros_like(names.one_hot) for alpha in alphas}
+        for number in range(fold.max() + 1):
+            left, kept = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+            if not len(kept):
+                continue
+            similar = matrix[np.ix_(left, kept)]
+            solved = logistic_weights(
+                matrix[np.ix_(kept, kept)],
+                names.one_hot[kept],
+                zero_shot[kept],
+                penalty=settings.penalty,
+                taus=[1 / alpha for alpha in alphas],
+            )
+            for alpha, weights in zip(alphas, solved, strict=True):
+                offsets[alpha][left] = similar @ weights
+        yield from offsets.items()
+
+
+def _orders(labels: npt.NDArray[np.int64], seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Number the folds (R,) of the rows at random, several times."""
     rng = np.random.default_rng(seed)
-    for _ in range(count):
+    for _ in range(next((count for size, count in _ORDERS if len(labels) <= size), 1)):
         fold = np.empty(len(labels), dtype=np.int64)
         for label in range(labels.max() + 1):
             own = rng.permutation(np.flatnonzero(labels == label))

@@ -146,14 +146,9 @@ class FewShotProblem:
         """The background set that comes with the encoder, or None."""
         return bundled_background(self.encoder.traits.id, fingerprint=self.encoder.fingerprint)
 
-    @cached_property
-    def names(self) -> Float32:
-        """(C, D) embeddings of the names alone, the texts of a reference set."""
-        return self.encoder.encode_texts([label_text(name) for name in self.train.classes])
-
     def references(self, rows: Ints) -> ReferenceSet:
-        """Make a reference set of some training images, not tuned."""
-        return _reference_set(self.encoder, self.train.only(rows), self.names)
+        """Make a reference set of some training images, not tuned; its texts are the class embeddings."""
+        return _reference_set(self.encoder, self.train.only(rows), self.texts)
 
 
 def open_problem(
