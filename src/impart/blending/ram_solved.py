@@ -22,8 +22,8 @@ from impart.blending.encoder import vanilla_of
 from impart.blending.few_shot.logistic import Constants, KernelLogistic, choose_temperature
 from impart.blending.few_shot.ridge import kernel
 from impart.blending.few_shot.support import LOGIT_SCALE, Support, dual_texts
-from impart.blending.questions import anonymous
 from impart.blending.ram_onnx import LearnedRam, allowed
+from impart.blending.solved.blender import names_of
 from impart.config import RamSettings
 from impart.encoders.base import Float32, ImageEmbeddings, l2_normalise
 from impart.encoders.onnx.session import OnnxSession
@@ -146,14 +146,11 @@ def support_of(references: ReferenceSet) -> tuple[Support, npt.NDArray[np.int64]
             f"reference set {references.name!r} has {len(rows):,} images; a RAM of form solved serves up to "
             f"{LARGEST:,}: take a part of the set, or a RAM of another form"
         )
-    labels: dict[str, int] = {}
-    names = references.texts
-    label = np.array([labels.setdefault(anonymous(names[row]), len(labels)) for row in rows], dtype=np.int64)
-    first = rows[np.unique(label, return_index=True)[1]]
+    names = names_of(references.take(rows))
     support = Support(
         l2_normalise(references.image_rows[rows]),
         l2_normalise(references.retrieval_rows[rows]),
-        label,
-        l2_normalise(references.text_rows[first]),
+        names.labels,
+        names.texts,
     )
     return support, number.reshape(-1)

@@ -80,7 +80,7 @@ def test_why_names_pairs_with_their_images(library: Path, place: Path) -> None:
         assert client.get(f"{API}/videos/{video}/why", params={"t": 0.5}).json()["pairs"] == []
         switch(client, sets_of(client)["colours"]["id"])
         why = client.get(f"{API}/videos/{video}/why", params={"t": 0.5}).json()
-        assert why["references"] == "colours"
+        assert (why["references"], why["blending"]) == ("colours", "vanilla")
         best = max(why["pairs"], key=lambda pair: pair["similarity"])
         assert (best["text"], best["image"]) == ("red", True)
         hits = client.post(f"{API}/search", json={"text": "red", "why": True, "group": "frame"}).json()["hits"]
@@ -95,7 +95,7 @@ def test_why_names_pairs_with_their_images(library: Path, place: Path) -> None:
         assert code_of(client.get(f"{API}/videos/{'0' * 16}/why", params={"t": 1})) == (404, "video_not_found")
         switch(client, "none")
         why = client.get(f"{API}/videos/{video}/why", params={"t": 0.5}).json()
-        assert (why["references"], why["pairs"]) == (None, [])
+        assert (why["references"], why["blending"], why["pairs"]) == (None, None, [])
 
 
 def test_an_image_that_changed_or_is_gone_is_not_shown(library: Path, place: Path, tmp_path: Path) -> None:

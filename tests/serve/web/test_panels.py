@@ -316,6 +316,7 @@ def test_reasons_are_listed_with_weights(open_page: OpenPage) -> None:
     }
     parts.why = {
         "references": "things",
+        "blending": "vanilla",
         "pairs": [pair, {**pair, "text": "red", "weight_img": 0.1, "similarity": None, "image": False}],
     }
     act(page, "why")
@@ -328,8 +329,14 @@ def test_reasons_are_listed_with_weights(open_page: OpenPage) -> None:
     ]
     assert widths == pytest.approx([1, 0.25, 0.32], abs=0.02)
     assert page.locator("#panel .pair img").count() == 1
-    parts.why = {"references": None, "pairs": []}
+    assert page.locator("text=blended into it with the weights shown").is_visible()
+    against = {**pair, "text": "a red bus", "weight_img": 0, "weight_txt": -0.02}
+    parts.why = {"references": "things", "blending": "solved", "pairs": [{**pair, "weight_img": 0}, against]}
     act(page, "why", "red.mp4")
+    page.wait_for_selector("text=a number below zero speaks against it")
+    assert texts(page.locator("#panel .pair"))[1] == "a red bus Adds -0.020 similarity 0.80 · cars/1.jpg"
+    parts.why = {"references": None, "blending": None, "pairs": []}
+    act(page, "why")
     page.wait_for_selector("text=Nothing was blended into this frame")
     assert page.locator("text=No reference set is in force.").is_visible()
 

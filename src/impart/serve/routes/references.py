@@ -94,7 +94,9 @@ def why(
         there = in_force is not None and pair_file(in_force, reason.row, known.sets.get(known.current)) is not None
         pairs.append(PairOut(image=there, **ReasonOut.of(reason).model_dump()))
     name = None if known.current == NONE else known.sets[known.current].name
-    return WhyOut(video_id=video_id, at_s=t, references=name, pairs=pairs)
+    augmentation = service.index.manifest.augmentation
+    blending = None if augmentation is None else augmentation.name
+    return WhyOut(video_id=video_id, at_s=t, references=name, blending=blending, pairs=pairs)
 
 
 @router.get(

@@ -96,4 +96,5 @@ class WhyOut(BaseModel):
     video_id: str
     at_s: float
     references: str | None = Field(description="Name of the set in force; null without one.")
+    blending: str | None = Field(description="How it is blended: `vanilla`, `solved` or `ram`; null without a set.")
     pairs: list[PairOut] = Field(description="Largest weight first; empty where nothing is blended in.")

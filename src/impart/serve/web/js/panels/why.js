@@ -8,6 +8,14 @@ export const title = "Why this hit";
 
 const FRAME_PX = 320;
 
+const SAYS = {
+  vanilla:
+    "These pairs are nearest to the frame. Their images and texts are blended into it with the weights shown; the frame itself has weight 1.",
+  ram: "These pairs are nearest to the frame. Their images and texts are blended into it with the weights shown; the frame itself has weight 1. A weight below zero speaks against the name that the others support.",
+  solved:
+    "These pairs count most for the name that the reference set gives the frame. Each number is what the pair adds to the score of this name; a number below zero speaks against it.",
+};
+
 /**
  * Show the reference pairs of a hit.
  *
@@ -37,7 +45,7 @@ export function mount(container, app, args) {
   return { update: (next) => next && show(next) };
 }
 
-function reasons({ pairs, references }, hit) {
+function reasons({ pairs, references, blending }, hit) {
   const named = hit.names?.length
     ? h("p", { class: "note" }, `Its score is higher because it shows ${hit.names.join(" and ")}, which you taught.`)
     : null;
@@ -48,21 +56,17 @@ function reasons({ pairs, references }, hit) {
   const most = Math.max(...pairs.flatMap((pair) => [pair.weight_img, pair.weight_txt].map(Math.abs)), 1e-9);
   return [
     named,
-    h(
-      "p",
-      {},
-      "These pairs are nearest to the frame. Their images and texts are blended into it with the weights shown; the frame itself has weight 1. A weight below zero speaks against the name that the others support.",
-    ),
+    h("p", {}, SAYS[blending] ?? SAYS.ram),
     h("p", { class: "soft" }, `Reference set: ${references ?? "none"}`),
     h(
       "ol",
       { class: "pairs" },
-      pairs.map((pair) => card(pair, most)),
+      pairs.map((pair) => card(pair, most, blending)),
     ),
   ];
 }
 
-function card(pair, most) {
+function card(pair, most, blending) {
   const image = pair.image
     ? h("img", { src: eventsUrl(`/references/pairs/${pair.row}.webp`), alt: "", width: 96, height: 96, loading: "lazy" })
     : h("div", { class: "no-image soft" }, "text only");
@@ -74,8 +78,8 @@ function card(pair, most) {
       "div",
       {},
       h("b", {}, pair.text),
-      bar("Image", pair.weight_img, most),
-      bar("Text", pair.weight_txt, most),
+      blending === "solved" ? null : bar("Image", pair.weight_img, most),
+      bar(blending === "solved" ? "Adds" : "Text", pair.weight_txt, most),
       h(
         "p",
         { class: "soft" },
