@@ -1,1 +1,1 @@
-"""References solved in closed form: the blender, its cross-validation, and the choice of its settings."""
+"""References solved by kernel regression: the blender, its cross-validation, and the choice of its settings."""
