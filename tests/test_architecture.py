@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,16 @@ def room_of(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def calls_of(path: Path) -> list[tuple[ast.Call, str]]:
+    """List the calls of a module, and what each calls."""
+    nodes = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
+    return [(node, ast.unparse(node.func)) for node in nodes]
 
 
 def dotted(path: Path) -> str:
@@ -178,10 +187,8 @@ def test_torch_is_imported_only_where_it_belongs(path: Path) -> None:
 def test_nothing_below_the_command_line_prints_or_exits(path: Path) -> None:
     if relative(path).startswith("cli/"):
         return
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            assert called not in {"print", "sys.exit", "exit", "quit"}, f"{relative(path)}:{node.lineno} calls {called}"
+    for node, called in calls_of(path):
+        assert called not in {"print", "sys.exit", "exit", "quit"}, f"{relative(path)}:{node.lineno} calls {called}"
 
 
 def on_linux_alone(path: Path) -> set[ast.AST]:
@@ -208,10 +215,7 @@ def test_only_files_replaces_syncs_and_digests(path: Path) -> None:
     if relative(path) == "files.py":
         return
     assert "hashlib" not in {name.split(".")[0] for name in imported(parsed(path))}, f"{path}: use impart.files"
-    for node in ast.walk(parsed(path)):
-        if not isinstance(node, ast.Call):
-            continue
-        called = ast.unparse(node.func)
+    for node, called in calls_of(path):
         where = f"{path.name}:{node.lineno} calls {called}: use atomic_path or move_synced of impart.files"
         assert called not in {"os.replace", "os.rename", "os.renames", "os.fsync", "os.fdatasync", "shutil.move"}, where
         # str.replace takes two arguments, dataclasses.replace the fields by name: one alone is a path's.
@@ -223,15 +227,11 @@ def test_only_files_replaces_syncs_and_digests(path: Path) -> None:
 def test_only_images_opens_and_converts_still_images(path: Path) -> None:
     if relative(path) == "images.py":
         return
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            where = (
-                f"{relative(path)}:{node.lineno} calls {called}: use load_image, read_header or to_rgb of impart.images"
-            )
-            assert called not in {"Image.open", "PIL.Image.open", "ImageOps.exif_transpose"}, where
-            if called.endswith(".convert") and node.args:
-                assert ast.unparse(node.args[0]) != "'RGB'", where
+    for node, called in calls_of(path):
+        where = f"{relative(path)}:{node.lineno} calls {called}: use load_image, read_header or to_rgb of impart.images"
+        assert called not in {"Image.open", "PIL.Image.open", "ImageOps.exif_transpose"}, where
+        if called.endswith(".convert") and node.args:
+            assert ast.unparse(node.args[0]) != "'RGB'", where
 
 
 def test_files_is_cheap_to_import() -> None:
