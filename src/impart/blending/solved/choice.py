@@ -3,9 +3,10 @@
 Kernel, ridge, penalty and whitening are constant: to choose them too only adds noise (measured on other data sets than
 those of the evaluation: `docs/reference-sets.md`).
 
-**Closed**: logistic regression. alpha is chosen by accuracy, smoothed over its neighbours in the grid; a distance from
-20 costs accuracy, so that few images change it little. One image per name leaves nothing to choose by: alpha is 20, or
-8 where the plain model classifies most references correctly.
+**Closed**: logistic regression. The usual alpha is 20, or 8 where the plain model names most references correctly.
+One image per name leaves nothing else to choose by. With more, alpha is chosen by accuracy, smoothed over its neighbours
+in the grid. A distance from the usual one costs accuracy, the more the fewer the images: a fold leaves out one image of
+each name, and with two images the other one alone is a poor guide.
 
 **Open**: the gate on the largest prediction opens between the median and the 95% quantile of images whose own name was
 left out: an unknown thing of the same kind gets such predictions. Then the floor of the z-score rises until both gates
@@ -38,7 +39,7 @@ _POWER = 0.2
 _CLOSED = SolvedSettings(beta=1.0, penalty=0.1, debias=0.2)
 _USUAL = 20.0  # alpha of a closed set with one image per name
 _USUAL_KNOWN = 8.0  # ... that the plain model knows
-_PRIOR = 0.01  # accuracy that a factor of e from the usual alpha must gain
+_PRIOR = 0.08  # accuracy that a factor of e from the usual alpha must gain, by the square of the images per name
 _KNOWN = 0.7  # accuracy from which it does
 _MOST_TRIED = 1500  # references of one cross-validation
 _OPEN_TO_BACKGROUND = 0.05  # largest mean of the gates
@@ -117,16 +118,15 @@ def choose_closed(references: ReferenceSet, *, whitened: bool) -> SolvedChoice |
     least = np.linalg.eigvalsh(names.texts.astype(np.float64) @ names.texts.T)[0]
     ridge = 0.0 if least >= _INDEPENDENT else _CLOSED_RIDGE
     start = dataclasses.replace(_CLOSED, power=_POWER if whitened else 0.0, text_ridge=ridge)
+    v = l2_normalise(references.image_embeddings)
+    known = ((v @ names.texts.T).argmax(axis=1) == names.labels).mean() >= _KNOWN
+    usual = _USUAL_KNOWN if known else _USUAL
     some, rows = _with_questions(references)
     if len(rows) < ENOUGH:
         if len(names.texts) > names.texts.shape[1]:
             return None
-        v = l2_normalise(references.image_embeddings)
-        known = ((v @ names.texts.T).argmax(axis=1) == names.labels).mean() >= _KNOWN
         none = np.zeros(0)
-        return SolvedChoice(
-            settings=dataclasses.replace(start, alpha=_USUAL_KNOWN if known else _USUAL), hits=none, before=none
-        )
+        return SolvedChoice(settings=dataclasses.replace(start, alpha=usual), hits=none, before=none)
     asked = names_of(some)
     v, right = l2_normalise(some.image_embeddings)[rows], asked.labels[rows]
     answers = {alpha: np.zeros(len(rows)) for alpha in ALPHAS}
@@ -140,7 +140,8 @@ def choose_closed(references: ReferenceSet, *, whitened: bool) -> SolvedChoice |
     means = np.array([answers[alpha].mean() for alpha in ALPHAS])
     padded = np.concatenate([means[:1], means, means[-1:]])
     smooth = padded[:-2] / 4 + padded[1:-1] / 2 + padded[2:] / 4
-    best = ALPHAS[int((smooth - _PRIOR * np.log(np.array(ALPHAS) / _USUAL) ** 2).argmax())]
+    per_name = len(some) / len(asked.texts)
+    best = ALPHAS[int((smooth - _PRIOR / per_name**2 * np.log(np.array(ALPHAS) / usual) ** 2).argmax())]
     before = ((v @ asked.texts.T).argmax(axis=1) == right).astype(np.float64)
     return SolvedChoice(settings=dataclasses.replace(start, alpha=best), hits=answers[best] / orders, before=before)
 
