@@ -4,9 +4,9 @@ Kernel, ridge, penalty and whitening are constant: to choose them too only adds 
 those of the evaluation: `docs/reference-sets.md`).
 
 **Closed**: logistic regression. The usual alpha is 20, or 8 where the plain model names most references correctly.
-One image per name leaves nothing else to choose by. With more, alpha is chosen by accuracy, smoothed over its neighbours
-in the grid. A distance from the usual one costs accuracy, the more the fewer the images: a fold leaves out one image of
-each name, and with two images the other one alone is a poor guide.
+One image per name leaves nothing else to choose by. With more, alpha is chosen by accuracy, smoothed over its
+neighbours in the grid. A distance from the usual one costs accuracy, the more the fewer the images: a fold leaves out
+one image of each name, and with two images the other one alone is a poor guide.
 
 **Open**: the gate on the largest prediction opens between the median and the 95% quantile of images whose own name was
 left out: an unknown thing of the same kind gets such predictions. Then the floor of the z-score rises until both gates
