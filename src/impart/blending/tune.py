@@ -22,9 +22,9 @@ usual weights where it teaches names that are new to the model. It stays off whe
 its images correctly, among its own names and those of the background set.
 
 **Solved references** (`impart.blending.solved`) are taken in place of Vanilla where a set can be solved: names of few
-words, one per image, in a set that is not too large. They must be better than no augmentation by more than the
-standard error. In a closed set Vanilla must not be better than they are by more than that; in an open one it is not
-asked, since only they are held to no harm. Vanilla's settings stay beside them.
+words, one per image, in a set that is not too large. In an open set they must be better than no augmentation by more
+than the standard error; Vanilla is not asked, since only they are held to no harm. In a closed set they must not be
+worse than no augmentation, nor than Vanilla by more than the standard error. Vanilla's settings stay beside them.
 
 A set of one image is never blended with the weights of the paper, which have no gate: it is the nearest reference of
 every image, teaches nothing, and lowers other searches.
@@ -153,7 +153,8 @@ def tune(
         chosen, rule = OFF, "known already"
     references = references.with_vanilla(dataclasses.asdict(chosen))
     solved = _solved(references, background, closed, target=usual.target) if solve else None
-    if solved is not None and _is_better(solved, own.hits(chosen) if closed and rule == "leave-one-out" else None):
+    vanilla = own.hits(chosen) if closed and rule == "leave-one-out" else None
+    if solved is not None and _is_better(solved, vanilla, closed=closed):
         return Tuned(
             references=with_solved_weights(references, solved.settings),
             settings=solved.settings,
@@ -189,18 +190,19 @@ def _solved(
     return choose_open(references, background, target=target)
 
 
-def _is_better(solved: SolvedChoice, vanilla: npt.NDArray[np.float64] | None) -> bool:
-    """Whether solved references help, and Vanilla with these answers is not clearly better.
+def _is_better(solved: SolvedChoice, vanilla: npt.NDArray[np.float64] | None, *, closed: bool) -> bool:
+    """Whether solved references help, and in a closed set Vanilla with these answers is not clearly better.
 
-    In an open set only solved references are held to no harm, so that there Vanilla is not compared.
+    In an open set only solved references are held to no harm, so that there Vanilla is not compared. In a closed one
+    only a measured loss speaks against them: the folds of few images are too low.
     """
     if not len(solved.hits):
         return True
-    if not _beats(solved.hits, solved.before):
+    if not closed:
+        return _beats(solved.hits, solved.before)
+    if solved.hits.mean() < solved.before.mean():
         return False
-    if vanilla is None or len(vanilla) != len(solved.hits):
-        return True
-    return not _beats(vanilla, solved.hits)
+    return vanilla is None or len(vanilla) != len(solved.hits) or not _beats(vanilla, solved.hits)
 
 
 def gated_if_single(references: ReferenceSet) -> ReferenceSet:

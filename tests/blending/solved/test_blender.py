@@ -28,13 +28,13 @@ LOGISTIC = SolvedSettings(alpha=20, beta=1, penalty=0.1, debias=0.2)
 OPEN = SolvedSettings(alpha=256, text_ridge=0.3, floor=1.0, ramp=1.0, low=0.1, high=0.5, target=0.6)
 
 
-def world(per_class: int = 4, *, classes: int = C, seed: int = 0) -> ReferenceSet:
+def world(per_class: int = 4, *, classes: int = C, seed: int = 0, known: float = 0.3) -> ReferenceSet:
     rng = np.random.default_rng(seed)
     texts, centres = (l2_normalise(rng.standard_normal((classes, width))) for width in (D, Q))
     labels = np.repeat(np.arange(classes), per_class)
     made = ReferenceSet.from_arrays(
         [f"name {label}" for label in labels],
-        image=l2_normalise(0.3 * texts[labels] + l2_normalise(rng.standard_normal((len(labels), D)))),
+        image=l2_normalise(known * texts[labels] + l2_normalise(rng.standard_normal((len(labels), D)))),
         text=texts[labels],
         retrieval=l2_normalise(centres[labels] + 0.7 * l2_normalise(rng.standard_normal((len(labels), Q)))),
         encoder_id="tiny",
@@ -294,3 +294,12 @@ def test_a_closed_set_is_solved_by_logistic_regression_and_stored(tmp_path: Path
     np.testing.assert_array_equal(
         first.apply(some.embeddings, first.blend(some)), second.apply(some.embeddings, second.blend(some))
     )
+
+
+def test_in_a_closed_set_only_a_measured_loss_speaks_against_solving() -> None:
+    known = world(2, known=5.0)  # the plain encoder is right: nothing can be gained
+    closed, open_ = (tune(known, closed=each, background=None) for each in (True, False))
+    assert closed.before == closed.after == 1
+    assert isinstance(closed.settings, SolvedSettings)
+    assert closed.settings.alpha == 8  # the usual one of names that the model knows
+    assert isinstance(open_.settings, VanillaSettings)
