@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder, augment, settings_of
 from impart.blending.few_shot.logistic import logistic_weights
 from impart.blending.solved.blender import Fitted, Solved, names_of, solve, with_solved_weights, within_name
+from impart.blending.solved.choice import choose_closed
 from impart.blending.solved.folds import folded, logistic_offsets
 from impart.blending.tune import tune
 from impart.config import SolvedSettings, VanillaSettings
-from impart.encoders.base import ImageEmbeddings, l2_normalise
+from impart.encoders.base import Float32, ImageEmbeddings, l2_normalise
 from impart.errors import ConfigError, ImpartWarning, ReferenceSetError
 from impart.refset.check import check_set
 from impart.refset.refset import ReferenceSet
@@ -303,3 +305,21 @@ def test_in_a_closed_set_only_a_measured_loss_speaks_against_solving() -> None:
     assert isinstance(closed.settings, SolvedSettings)
     assert closed.settings.alpha == 8  # the usual one of names that the model knows
     assert isinstance(open_.settings, VanillaSettings)
+
+
+@pytest.mark.parametrize("orders", [1, 4])
+def test_a_small_gain_of_few_images_does_not_move_the_weight(monkeypatch: pytest.MonkeyPatch, orders: int) -> None:
+    references = world(2, classes=20)  # one image of 40 is less than the distance from 20 to 5.5 costs
+    right = names_of(references).one_hot
+
+    def offsets(*_: object, alphas: Sequence[float], **__: object) -> Iterator[tuple[float, Float32]]:
+        for _order in range(orders):
+            for alpha in alphas:  # right at and below 5.5, and at 20 for all but one image
+                wrong = np.arange(len(right)) < (0 if alpha < 6 else 1)
+                yield alpha, 1000 * np.where(wrong[:, None], 1 - right, right)
+
+    monkeypatch.setattr("impart.blending.solved.choice.logistic_offsets", offsets)
+    found = choose_closed(references, whitened=True)
+    assert found is not None
+    assert found.settings.alpha == 22
+    assert found.hits.max() <= 1

@@ -137,7 +137,7 @@ def choose_closed(references: ReferenceSet, *, whitened: bool) -> SolvedChoice |
         )
         answers[alpha] += ((v + added) @ asked.texts.T).argmax(axis=1) == right
         orders += alpha == ALPHAS[0]
-    means = np.array([answers[alpha].mean() for alpha in ALPHAS])
+    means = np.array([answers[alpha].mean() for alpha in ALPHAS]) / orders
     padded = np.concatenate([means[:1], means, means[-1:]])
     smooth = padded[:-2] / 4 + padded[1:-1] / 2 + padded[2:] / 4
     per_name = len(some) / len(asked.texts)
