@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.tiny_encoder import TinyEncoder
+from impart.evaluate.cache import EmbeddingCache
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; processes of tests inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,6 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def tiny() -> TinyEncoder:
     return TinyEncoder()
+
+
+@pytest.fixture(scope="session")
+def embeddings(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingCache:
+    """Embeddings that this run has made, shared by its processes: an evaluation set is encoded once."""
+    base = tmp_path_factory.getbasetemp()
+    return EmbeddingCache((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "embeddings")
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from impart.refset.build import Selection
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.prompts import CLASS_PROMPTS
 
-pytestmark = [pytest.mark.data, pytest.mark.slow]
+pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(1200)]  # the first test encodes the sets
 
 EVALUATION = ("cifar10/test", "cifar100/test", "caltech101/test", "tiny_imagenet32/test")
 SETS = {
@@ -47,11 +47,6 @@ SOME = "30 of 101"
 @pytest.fixture(scope="module")
 def mini() -> Encoder:
     return load_encoder("mini")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingCache:
-    return EmbeddingCache(tmp_path_factory.mktemp("embeddings"))
 
 
 class Questions:
@@ -86,8 +81,8 @@ class Questions:
 
 
 @pytest.fixture(scope="module")
-def questions(data_dir: Path, cache: EmbeddingCache) -> Questions:
-    return Questions(data_dir, cache)
+def questions(data_dir: Path, embeddings: EmbeddingCache) -> Questions:
+    return Questions(data_dir, embeddings)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from helpers.clips import write_clip
 from helpers.image_sets import class_folders, image
 from helpers.shades import shades
 from helpers.tiny_hf import write_clip as write_clip_model
+from impart.evaluate.cache import EmbeddingCache
 
 pytestmark = pytest.mark.timeout(1200)  # the first test waits for all commands, training among them
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,7 +165,9 @@ def test_the_python_block_runs(place: Path, environment: dict[str, str], printed
     assert "red.mp4" in done.stdout
 
 
-def test_the_figures_of_three_images_per_class(data_dir: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_the_figures_of_three_images_per_class(
+    data_dir: Path, tmp_path: Path, environment: dict[str, str], embeddings: EmbeddingCache
+) -> None:
     """The commands that the README names print its figures, within what other processors round differently."""
     sentence = " ".join(README[README.index("Measured with three images") :].split("\n\n")[0].split())
     stated = [float(figure) for figure in re.findall(r"([\d.]+)%", sentence)]
@@ -179,7 +182,7 @@ def test_the_figures_of_three_images_per_class(data_dir: Path, tmp_path: Path, e
     for name in ("caltech101", "cifar100", "cifar10"):
         printed = run(
             "eval", "zeroshot", "--data", f"{name}:{images / name / 'test'}", "--encoders", "mini,mini+vanilla",
-            "--refset", "things.refset", "--no-report", "--bootstrap", "0", "--json",
+            "--refset", "things.refset", "--no-report", "--bootstrap", "0", "--json", "--cache", str(embeddings.folder),
         )  # fmt: skip
         measured += [100 * row["figures"]["top-1"]["value"] for row in json.loads(printed)["results"]]
     base, taught, cifar100, cifar100_taught, cifar10, cifar10_taught = measured
