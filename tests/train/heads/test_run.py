@@ -33,7 +33,7 @@ QUICK = {
     "reference.near_duplicate": 2.0,
     "ram.k": 3,
     "heads.text_layers": 1,
-    "heads.names": 20,
+    "heads.names": 6,
     "data.validation_images": 6,
 }
 
