@@ -222,11 +222,15 @@ def _filter(
     """Compute the weights (B, S, P) of the pixels of a line in each of S pixels between `first` and `last` (B,)."""
     step = (last - first)[:, None] / size  # (B, 1)
     centres = first[:, None] + (np.arange(size) + 0.5) * step  # (B, S)
-    x = np.arange(side) + 0.5 - centres[..., None]  # (B, S, P)
-    x = np.abs(x / np.maximum(step, 1)[..., None])  # an enlarged part is interpolated, a reduced one averaged
+    wide = np.maximum(step, 1)[..., None]  # an enlarged part is interpolated, a reduced one averaged
+    taps = min(side, int(4 * wide.max()) + 2)  # pixels whose weight may differ from zero
+    start = np.clip(np.rint(centres - taps / 2), 0, side - taps).astype(np.int64)
+    places = start[..., None] + np.arange(taps)  # (B, S, taps)
+    x = np.abs((places + 0.5 - centres[..., None]) / wide)
     a = _SHARPNESS
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     weights = np.where(x < 1, near, np.where(x < 2, far, 0.0))
-    made: npt.NDArray[np.float32] = (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+    made = np.zeros((*centres.shape, side), np.float32)
+    np.put_along_axis(made, places, (weights / weights.sum(-1, keepdims=True)).astype(np.float32), axis=-1)
     return made
