@@ -83,13 +83,9 @@ class Experiment:
 
     def go(self, run: Run) -> None:
         """Train a run with mode `pretrain` and measure it."""
-        arm, lab = ARMS[run.arm], self.lab
-        config = lab.config(run)
         self.write(**_about(run), question="start")
-        data = lab.data_of(run, config)
-        towers = build(config, data, control=arm.control, folder=lab.data)
-        data = result_of(decode_once(data, config, towers.preprocess, out=self.out / run.name))
-        task = ControlTask(data, config, towers, control=arm.control)
+        lab, task = self.lab, prepared(self.lab, run)
+        config = task.config
         wall_s = cpu_s = 0.0
         events = fit(task, config)
         while True:
@@ -108,8 +104,8 @@ class Experiment:
         facts = {
             "pairs_per_s": round(task.pairs_per_step * steps / wall_s, 1),
             "gflop": round(flop_per_image(task) / 1e9, 4),
-            "trained": len(data.train),
-            "references": len(data.references),
+            "trained": len(task.data.train),
+            "references": len(task.data.references),
             "steps": steps,
             "parameters": sum(p.numel() for p in task.model.parameters() if p.requires_grad),
         }
@@ -203,6 +199,15 @@ class Experiment:
             self.write(**_about(run), question=question, value=value, figures=figures, right=packed)
 
         return note
+
+
+def prepared(lab: Lab, run: Run) -> ControlTask:
+    """Prepare a run as mode `pretrain` does: data, towers, decoded images, task."""
+    arm, config = ARMS[run.arm], lab.config(run)
+    data = lab.data_of(run, config)
+    towers = build(config, data, control=arm.control, folder=lab.data)
+    data = result_of(decode_once(data, config, towers.preprocess, out=lab.out / run.name))
+    return ControlTask(data, config, towers, control=arm.control)
 
 
 def settled(task: ControlTask) -> ControlTask:
