@@ -43,14 +43,14 @@ class FusedTowers(ComposedTowers):
     """
 
     def __init__(self, towers: ComposedTowers, width: int):
-        super().__init__(towers.image_tower, towers.text_tower, towers.preprocess, towers.dim)  # type: ignore[arg-type]
+        super().__init__(towers.image_tower, towers.text_tower, towers.preprocess, towers.dim)
         self.head = nn.Linear(width, towers.dim)
 
     def image(self, pixels: Tensor) -> Tensor:
         size = self.preprocess.size_px
-        seen, features = pixels.split([3 * size**2, self.head.in_features], dim=1)
-        v = super().image(seen.reshape(-1, 3, size, size).to(torch.uint8))
-        return F.normalize(v + F.normalize(self.head(features).float(), dim=-1), dim=-1)
+        own = 3 * size**2
+        v = super().image(pixels[:, :own].reshape(-1, 3, size, size).to(torch.uint8))
+        return F.normalize(v + F.normalize(self.head(pixels[:, own:]).float(), dim=-1), dim=-1)
 
 
 def build(config: TrainConfig, data: PretrainData, *, control: str = "", folder: Path) -> Towers:
