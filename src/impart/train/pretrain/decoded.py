@@ -138,7 +138,7 @@ class DecodedImages:
         return Copies(
             rows,
             self._store.column("pixels"),
-            np.asarray(self._store.column("size")),  # a row of a memory map takes ten times as long to read
+            np.asarray(self._store.column("size")),  # rows of a memory map are slow to read
             {int(number): self._reasons[keys[number]] for number in np.flatnonzero(rows < 0)},
         )
 
