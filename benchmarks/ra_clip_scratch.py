@@ -8,9 +8,10 @@
 call resumes with the missing runs; started twice at the same time, the two share the plan. `report` makes the tables
 and plots of docs/ra-clip.md from this file, at any time. `gpu` trains a ViT-S instead, at 64 to 128 px.
 
-The image tower (a residual network of 1.3M parameters, 48 px) learns from nothing. Texts are sentence embeddings of a
-frozen all-MiniLM-L6-v2 with a learned projection. Only the retriever is pretrained, as in the paper: `mini`, which has
-seen ImageNet's labels, or patches and k-means, which has seen no label. Both towers and the RAM learn together.
+Every run is mode `pretrain` of `impart train` with its config `ra_clip_scratch` and the settings of its arm
+(`ra_clip_scratch_plan.ARMS`). This script adds controls, which put a head on the retriever's features in the place of
+the image tower, weaker retrievers, and the measurements. Only the retriever is pretrained, as in the paper: `mini`,
+which has seen ImageNet's labels, or patches and k-means, which has seen no label.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
 
 from impart.blending.ram import build_ram
-from impart.train.events import StepDone
+from impart.train.events import StepDone, result_of
 from impart.train.loop import fit
 from impart.train.pretrain.model import Bank
+from impart.train.pretrain.prepare import decode_once
+from impart.train.pretrain.task import PretrainTask
 from ra_clip import CLASS_SETS, PAPER_VANILLA, VANILLA
 from ra_clip_scratch_lab import Lab, Trial, say
 from ra_clip_scratch_measure import Measured, Right, bank_of, rows_of_bank
-from ra_clip_scratch_model import Arrays, ScratchTask, ScratchTowers, build_image
+from ra_clip_scratch_model import ControlTask, build
 from ra_clip_scratch_pack import pack
-from ra_clip_scratch_plan import ARMS, DIM, KS, PART, SIZES, Arm, Run, plan
+from ra_clip_scratch_plan import ARMS, KS, PART, SIZES, Run, plan
 from ra_clip_scratch_report import write_report
 from ra_clip_scratch_tests import TestSet
 from train_speed import PEAK_TFLOPS
@@ -81,70 +82,50 @@ class Experiment:
         return True
 
     def go(self, run: Run) -> None:
-        """Train a run and measure it."""
-        arm, lab = ARMS[run.arm], self.lab
-        config = run.config(lab.trial.changes)
+        """Train a run with mode `pretrain` and measure it."""
         self.write(**_about(run), question="start")
-        data = lab.data_of(run, config)
-        features = lab.features[arm.retriever]
-        image = build_image(
-            lab.trial.tower if arm.image == "tower" else arm.image,
-            dim=DIM,
-            width=features.shape[1],
-            size_px=lab.trial.size_px,
-            widths=lab.trial.widths,
-            seed=config.seed,
-        )
-        towers = ScratchTowers(image, lab.sentences, dim=DIM, size_px=lab.trial.size_px)
-        arrays = Arrays(lab.rows, lab.views, lab.clean, features)
-        task = ScratchTask(data, config, towers, arrays=arrays, kind=arm.image, frozen_references=arm.frozen)
+        lab, task = self.lab, prepared(self.lab, run)
+        config = task.config
         wall_s = cpu_s = 0.0
-        events = fit(task, config, out=self.out / run.name)
+        events = fit(task, config)
         while True:
             began, cpu = time.monotonic(), time.process_time()
             event = next(events, None)
-            wall_s, cpu_s = wall_s + time.monotonic() - began, cpu_s + time.process_time() - cpu
             if event is None:
                 break
-            on_cpu = task.config.loop.device == "cpu"
-            if (
-                isinstance(event, StepDone)
-                and on_cpu
-                and (event.step % lab.trial.every == 0 or event.step == event.steps)
-            ):
+            if not isinstance(event, StepDone):
+                continue
+            wall_s, cpu_s = wall_s + time.monotonic() - began, cpu_s + time.process_time() - cpu
+            if config.loop.device == "cpu" and (event.step % lab.trial.every == 0 or event.step == event.steps):
                 self._point(run, task, event, wall_s, cpu_s)
-        task.settle()
+        task = settled(task)
         self.measure(run, task)
+        steps = config.loop.total_steps(task.steps_per_epoch)
         facts = {
-            "pairs_per_s": round(task.pairs_per_step * config.loop.total_steps(task.steps_per_epoch) / wall_s, 1),
-            "gflop": round(flop_per_image(image, task.inputs(np.arange(2))) / 1e9, 4),
-            "trained": len(data.train),
-            "references": len(data.references),
-            "steps": config.loop.total_steps(task.steps_per_epoch),
+            "pairs_per_s": round(task.pairs_per_step * steps / wall_s, 1),
+            "gflop": round(flop_per_image(task) / 1e9, 4),
+            "trained": len(task.data.train),
+            "references": len(task.data.references),
+            "steps": steps,
             "parameters": sum(p.numel() for p in task.model.parameters() if p.requires_grad),
         }
         self.write(**_about(run), question="done", wall_s=wall_s, cpu_s=cpu_s, facts=facts)
 
-    def measured(self, run: Run, task: ScratchTask, tests: Mapping[str, TestSet]) -> Measured:
-        """Make the measurement of a run's model on some tests."""
+    def measured(self, run: Run, task: PretrainTask, tests: Mapping[str, TestSet], *, bf16: bool = False) -> Measured:
+        """Make the measurement of a run's model on some tests; in float32, as the exported encoder computes."""
         arm = ARMS[run.arm]
-        return Measured(
-            task.model,
-            tests,
-            inputs=self.lab.inputs(arm),
-            retriever="" if arm.by_tower else arm.retriever,
-            bf16=task.config.loop.precision == "bf16",
-        )
+        retriever = arm.features if task.config.reference.retrieval == "backbone" else ""
+        return Measured(task.model, tests, inputs=self.lab.inputs(arm), retriever=retriever, bf16=bf16)
 
-    def _point(self, run: Run, task: ScratchTask, event: StepDone, wall_s: float, cpu_s: float) -> None:
+    def _point(self, run: Run, task: PretrainTask, event: StepDone, wall_s: float, cpu_s: float) -> None:
         """Write one point of the learning curve: part of the zero-shot tests, and text to image of the validation."""
         few = {name: first_rows(self.lab.tests[name], PART) for name in CLASS_SETS}
-        measured = self.measured(run, task, few)
-        bank = task.model.bank if task.model.ram is not None else None
-        shuffle = ARMS[run.arm].random
-        figures, _ = measured.zeroshot(bank, shuffle=shuffle)
-        more = self.measured(run, task, {"flickr8k": self.lab.tests["flickr8k"]})
-        figures |= more.recalls("flickr8k", bank, shuffle=shuffle)[0]
+        few["flickr8k"] = self.lab.tests["flickr8k"]
+        measured = self.measured(run, task, few, bf16=task.config.loop.precision == "bf16")
+        bank, shuffle = task.model.bank, task.config.reference.random > 0
+        k = task.config.ram.k
+        figures, _ = measured.zeroshot(bank, k=k, shuffle=shuffle)
+        figures |= measured.recalls("flickr8k", bank, k=k, shuffle=shuffle)[0]
         task.model.bank = bank
         task.model.train()
         figures |= {"loss": event.loss, "wall_s": wall_s, "cpu_s": cpu_s}
@@ -154,21 +135,20 @@ class Experiment:
             f"zero-shot {figures['zeroshot']:.1f} R@5 {figures['flickr8k_r5']:.1f}"
         )
 
-    def measure(self, run: Run, task: ScratchTask) -> None:
+    def measure(self, run: Run, task: PretrainTask) -> None:
         """Measure a trained run: base, with its references, and what changes at test time."""
-        arm, lab = ARMS[run.arm], self.lab
-        measured, note = self.measured(run, task, lab.tests), self._noter(run)
-        k = task.config.ram.k
-        if arm.ram is None:
-            note("main", None, *measured.everything(None, probes=not run.change))
+        lab, config = self.lab, task.config
+        measured, note, probes = self.measured(run, task, lab.tests), self._noter(run), not run.change
+        if task.model.ram is None:
+            note("main", None, *measured.everything(None, probes=probes))
             if run.arm == "clip" and not run.change:
                 self._vanilla(run, task, measured)
             return
-        if arm.image == "tower" and not run.seed:
+        if config.pretrain.model != "constant" and not run.seed:
             note("base", None, *measured.everything(None, probes=False))
-        bank = self._without_copies(task)
-        note("main", len(bank.retrieval), *measured.everything(bank, k=k, shuffle=arm.random, probes=not run.change))
-        if run.seed or run.change or arm.random:
+        bank, k, shuffle = self._without_copies(task), config.ram.k, config.reference.random > 0
+        note("main", len(bank.retrieval), *measured.everything(bank, k=k, shuffle=shuffle, probes=probes))
+        if run.seed or run.change or shuffle:
             return
         note("shuffled", None, *measured.zeroshot(bank, k=k, shuffle=True))
         mixed = np.random.default_rng(run.seed).permutation(len(bank.retrieval))
@@ -178,9 +158,9 @@ class Experiment:
         for tried in KS:
             note("k", tried, *measured.zeroshot(bank, k=tried))
         for name in lab.fitting:
-            note("target", name, *measured.zeroshot(self._target(task, arm, measured, name), k=k))
+            note("target", name, *measured.zeroshot(self._target(run, task, measured, name), k=k))
 
-    def _without_copies(self, task: ScratchTask) -> Bank:
+    def _without_copies(self, task: PretrainTask) -> Bank:
         """Return the bank without references that are copies of a test image."""
         bank = task.model.bank
         assert bank is not None
@@ -189,30 +169,26 @@ class Experiment:
         places = [item.pair.image_key for item in task.data.references.items]
         return rows_of_bank(bank, np.flatnonzero(~self.lab.copies(places)))
 
-    def _target(self, task: ScratchTask, arm: Arm, measured: Measured, name: str) -> Bank:
+    def _target(self, run: Run, task: PretrainTask, measured: Measured, name: str) -> Bank:
         """Embed the references of a test's own domain."""
         rows, texts = self.lab.fitting[name]
         train = self.lab.tests[f"{name}/train"]
         retrieval = measured.q(f"{name}/train")[rows]
-        if arm.frozen:
-            features = train.retrieval[arm.retriever][rows].float()
-            image = pad(features, (0, DIM - features.shape[1]))
-            return bank_of(image, task.towers.tokens(texts), retrieval)
+        if task.model.references is not None:
+            return bank_of(train.retrieval[ARMS[run.arm].features][rows], task.towers.tokens(texts), retrieval)
         return bank_of(measured.v(f"{name}/train")[rows], measured.texts(texts), retrieval)
 
-    def _vanilla(self, run: Run, task: ScratchTask, measured: Measured) -> None:
-        """Measure Vanilla over the trained CLIP, with references by `mini` and by patches."""
-        image, text = task.embedded(task.data.references.items)
-        rows = task.arrays.of(task.data.references.items)
-        for retriever in self.lab.retrievers:
-            features = self.lab.features[retriever]
-            bank = bank_of(image, text, features[rows])
-            for form, settings in (("vanilla", VANILLA), ("vanilla-paper", PAPER_VANILLA)):
-                task.model.ram = build_ram(settings, dim=DIM, retrieval_dim=features.shape[1]).eval()
-                task.model.bank = bank
-                measured.retriever = retriever
-                found = measured.everything(self._without_copies(task), probes=False)
-                self._noter(run)(f"{form}-{retriever}", None, *found)
+    def _vanilla(self, run: Run, task: PretrainTask, measured: Measured) -> None:
+        """Measure Vanilla over the trained CLIP, with its references by `mini`."""
+        references = task.data.references
+        made = task.embed(references.items, exact=True)
+        retrieval = torch.from_numpy(references.queries(np.arange(len(references))))
+        task.model.bank = bank_of(made.image, made.text, retrieval)
+        bank = self._without_copies(task)
+        for form, settings in (("vanilla", VANILLA), ("vanilla-paper", PAPER_VANILLA)):
+            ram = build_ram(settings, dim=task.towers.dim, retrieval_dim=retrieval.shape[1])
+            task.model.ram = ram.eval()
+            self._noter(run)(form, None, *measured.everything(bank, probes=False))
         task.model.ram = None
 
     def _noter(self, run: Run) -> Callable[[str, object, Mapping[str, float], Mapping[str, Right]], None]:
@@ -225,13 +201,32 @@ class Experiment:
         return note
 
 
-def flop_per_image(image: torch.nn.Module, inputs: Tensor) -> float:
-    """Count the multiplications and additions of a forward pass of the image half, per image."""
+def prepared(lab: Lab, run: Run) -> ControlTask:
+    """Prepare a run as mode `pretrain` does: data, towers, decoded images, task."""
+    arm, config = ARMS[run.arm], lab.config(run)
+    data = lab.data_of(run, config)
+    towers = build(config, data, control=arm.control, folder=lab.data)
+    data = result_of(decode_once(data, config, towers.preprocess, out=lab.out / run.name))
+    return ControlTask(data, config, towers, control=arm.control)
+
+
+def settled(task: ControlTask) -> ControlTask:
+    """Return the trained task on the CPU, with the references embedded by the final weights as the export has them."""
+    weights = {name: value.cpu() for name, value in task.model.state_dict().items()}
+    made = dataclasses.replace(task, towers=task.towers.cpu())
+    made.model.load_state_dict(weights)
+    if made.model.ram is not None:
+        made.refresh(exact=True)
+    return made
+
+
+def flop_per_image(task: PretrainTask) -> float:
+    """Count the multiplications and additions of a forward pass of the image tower, per image."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    image.eval()
+    inputs = task.images_of(task.data.train.items[:2], augmented=False).batch(np.arange(2), 0).pixels
     with FlopCounterMode(display=False) as counted:  # its hooks need gradients
-        image(inputs)
+        task.model.eval().image(inputs)
     return float(counted.get_total_flops()) / len(inputs)
 
 
@@ -292,10 +287,17 @@ def gpu(data: Path, out: Path, cache: Path, trial: Trial, *, arms: Sequence[str]
     return lines
 
 
-GPU: dict[str, dict[str, Any]] = {
-    "loop": {"batch": 1024, "epochs": 30.0, "device": "auto"},
-    "optimiser": {"learning_rate": 1e-3},
-}
+def gpu_changes(size_px: int) -> tuple[str, ...]:
+    """Return the settings of a ViT-S/16 on a GPU."""
+    return (
+        "pretrain.model=small",
+        f"pretrain.image={{image_size = {size_px}, num_hidden_layers = 12}}",
+        f"pretrain.decode_once_px={size_px * 4 // 3}",
+        "loop.batch=1024",
+        "loop.epochs=30",
+        "loop.device=auto",
+        "optimiser.learning_rate=1e-3",
+    )
 
 
 def main() -> None:
@@ -322,8 +324,7 @@ def main() -> None:
             print(line)
         return
     if options.command == "gpu":
-        size = options.size_px
-        trial = Trial(tower="vit", size_px=size, view_px=size * 4 // 3, changes=GPU)
+        trial = Trial(changes=gpu_changes(options.size_px))
         for line in gpu(options.data, options.out, options.out / "cache", trial, arms=options.arms):
             print(line)
         return

@@ -1,4 +1,4 @@
-"""Load the inputs that all runs of `benchmarks/ra_clip_scratch.py` share: arrays, retrievers, sentences, tests."""
+"""Load what all runs of `benchmarks/ra_clip_scratch.py` share: retrievers, sentences, tests; and the data of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +22,12 @@ from impart.images import load_image
 from impart.train.events import result_of
 from impart.train.heads.class_names import a_or_an
 from impart.train.heads.towers.sentences import SentenceCache
-from impart.train.prepare.embeddings import EmbeddingStore
 from impart.train.prepare.pairs import Failures, ListedImage, list_images
 from impart.train.pretrain.prepare import PretrainData, prepare
 from impart.train.settings import TrainConfig
 from ra_clip import CLASS_SETS, SHOTS, Copies
-from ra_clip_scratch_model import Arrays, both, retrieved_by, scaled, share_of, with_all_references
-from ra_clip_scratch_model import without_retriever as by_tower
-from ra_clip_scratch_plan import ARMS, EVERY, SIZE_PX, TESTS, VIEW_PX, WEAK, WIDTHS, Arm, Run
+from ra_clip_scratch_model import joined, scaled, share_of, weakened, with_all_references
+from ra_clip_scratch_plan import ARMS, EVERY, TESTS, WEAK, Arm, Run
 from ra_clip_scratch_retriever import PatchEncoder, PatchSettings, fit_patches, pixels_of
 from ra_clip_scratch_tests import TestSet, make_tests
 
@@ -39,40 +36,47 @@ __all__ = ["Lab", "Trial", "say"]
 
 @dataclass(frozen=True)
 class Trial:
-    """Sizes: few images and a small tower for tests, a larger tower for a GPU; the default is the experiment."""
+    """Sizes: few images and a small tower for tests, a larger tower for a GPU; the default is the experiment.
 
+    Attributes:
+        changes: to the config, as `--set` of `impart train` takes them.
+        most: rows of a test; 0 = all.
+        patches: settings of the retriever without labels.
+        retrievers: makes the retrievers by name; None = `mini` and patches.
+        tests: names of the tests.
+        every: steps between two points of a learning curve.
+    """
+
+    changes: tuple[str, ...] = ()
     most: int = 0
-    tower: str = "tower"
-    size_px: int = SIZE_PX
-    view_px: int = VIEW_PX
-    widths: tuple[int, ...] = WIDTHS
     patches: PatchSettings = dataclasses.field(default_factory=PatchSettings)
     retrievers: Mapping[str, Callable[[], Encoder]] | None = None
-    changes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     tests: tuple[str, ...] = TESTS
     every: int = EVERY
 
 
 class Lab:
-    """Everything that the runs share: arrays, retrievers, sentence embeddings, tests."""
+    """Everything that the runs share: retrievers, sentence embeddings, tests."""
 
     def __init__(self, data: Path, out: Path, cache: Path, trial: Trial):
         self.data, self.out, self.cache, self.trial = data.resolve(), out, cache, trial
         out.mkdir(parents=True, exist_ok=True)
-        config = Run("clip", 0).config(trial.changes)
+        cache.mkdir(parents=True, exist_ok=True)
+        config = self.config(Run("clip", 0))
         train = list_images(config.data.pairs, self.data, Failures())
-        self.items = train + list_images(config.data.validation, self.data, Failures())
         self.retrievers = self._retrievers(train)
-        self.rows = {item.pair.image_key: row for row, item in enumerate(self.items)}
-        self.views = self._array("views", trial.view_px)
-        self.clean = self._array("clean", trial.size_px)
-        self.features = {name: self._features(encoder) for name, encoder in self.retrievers.items()}
         self.tests = make_tests(
-            self.data, cache, trial.tests, self.retrievers, size_px=trial.size_px, most=trial.most, note=say
+            self.data,
+            cache,
+            trial.tests,
+            self.retrievers,
+            size_px=config.pretrain.image["image_size"],
+            most=trial.most,
+            note=say,
         )
-        for kept in WEAK if "mini" in self.features else ():
+        for kept in WEAK:
             self._weaken(kept)
-        self.sentences = self._sentences()
+        self._embed_sentences()
         self.fitting = {
             name: self._fitting(self.tests[f"{name}/train"])
             for name in ("caltech101", "cifar100")
@@ -82,6 +86,10 @@ class Lab:
         kept_together = {name: together[name].tolist() for name in ("coco", "flickr8k", "panda") if name in together}
         (out / "clusters.json").write_text(json.dumps(kept_together), encoding="utf-8")
         self._copies: Copies | None = None
+
+    def config(self, run: Run) -> TrainConfig:
+        """Load the config of a run, with the changes of the trial."""
+        return run.config(f"data.cache={json.dumps(str(self.cache.resolve()))}", *self.trial.changes)
 
     def _retrievers(self, train: Sequence[ListedImage]) -> dict[str, Encoder]:
         if self.trial.retrievers is not None:
@@ -93,39 +101,18 @@ class Lab:
             fit_patches(_decoded([train[row] for row in drawn], settings.size_px), settings).save(file)
         return {"mini": load_encoder("mini", threads=1), "patches": PatchEncoder.open(file)}
 
-    def _array(self, name: str, size_px: int) -> np.ndarray:
-        file = self.cache / f"{name}-{size_px}-{len(self.items)}.npy"
-        if not file.is_file():
-            say(f"decoding {len(self.items)} images at {size_px} px")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part.npy")
-            np.save(part, torch.cat(list(_decoded(self.items, size_px))).numpy())
-            part.replace(file)
-        read: np.ndarray = np.load(file, mmap_mode="r")
-        return read
-
-    def _features(self, encoder: Encoder) -> Tensor:
-        store = EmbeddingStore(self.cache, encoder)
-        found = result_of(store.images([item.pair for item in self.items]))
-        assert not found.failures, found.failures[:3]
-        return torch.from_numpy(np.asarray(store.retrieval[found.rows], dtype=np.float32))
-
     def _weaken(self, kept: int) -> None:
-        """Add a retriever that keeps the leading numbers of `mini`'s retrieval embedding."""
-        name = f"mini{kept}"
-        self.features[name] = normalize(self.features["mini"][:, :kept], dim=-1)
+        """Add the features of a retriever that keeps the leading numbers of `mini`'s retrieval embedding."""
         for test, arrays in self.tests.items():
             weak = normalize(arrays.retrieval["mini"][:, :kept].float(), dim=-1).half()
-            self.tests[test] = dataclasses.replace(arrays, retrieval={**arrays.retrieval, name: weak})
+            self.tests[test] = dataclasses.replace(arrays, retrieval={**arrays.retrieval, f"mini{kept}": weak})
 
-    def _sentences(self) -> dict[str, np.ndarray]:
-        words = {word for test in self.tests.values() for word in test.classes}
-        texts = [text for item in self.items for text in item.texts]
-        texts += [text for test in self.tests.values() for text in test.captions]
-        texts += [template.format(word) for word in sorted(words) for template in templates_of("ensemble")]
-        texts += [a_or_an(word) for word in sorted(words)]
-        texts = list(dict.fromkeys(texts))
-        return dict(zip(texts, SentenceCache(self.cache).embed(texts).astype(np.float16), strict=True))
+    def _embed_sentences(self) -> None:
+        """Embed the texts of the tests; the towers read them from the cache."""
+        words = sorted({word for test in self.tests.values() for word in test.classes})
+        texts = [text for test in self.tests.values() for text in test.captions]
+        texts += [template.format(word) for word in words for template in templates_of("ensemble")]
+        SentenceCache(self.cache).embed(list(dict.fromkeys([*texts, *map(a_or_an, words)])))
 
     def _fitting(self, train: TestSet) -> tuple[Tensor, list[str]]:
         """Return the rows of the first images of each class, and their texts."""
@@ -135,17 +122,12 @@ class Lab:
 
     def data_of(self, run: Run, config: TrainConfig) -> PretrainData:
         """Split the images of a run and search their neighbours."""
-        retriever = ARMS[run.arm].retriever
-        encoder = self.retrievers.get(retriever, self.retrievers["mini"])
-        changed = dataclasses.replace(config, data=dataclasses.replace(config.data, cache=str(self.cache)))
-        folder = self.out / run.name
-        made = result_of(prepare(changed, encoder, data=self.data, out=folder, failures=Failures()))
-        if retriever not in self.retrievers:
-            arrays = Arrays(self.rows, self.views, self.clean, self.features[retriever])
-            made = retrieved_by(made, arrays, config)
-        made = share_of(made, run.share, config)
-        made = with_all_references(made, config) if ARMS[run.arm].all_references else made
-        return by_tower(made) if ARMS[run.arm].by_tower else made
+        arm, out = ARMS[run.arm], self.out / run.name
+        encoder = self.retrievers[arm.retriever] if config.reference.retrieval == "backbone" else None
+        made = result_of(prepare(config, encoder, data=self.data, out=out, failures=Failures()))
+        made = weakened(made, arm.kept, config, out / "weak") if arm.kept else made
+        made = share_of(made, run.share, config.seed)
+        return with_all_references(made, config, out / "all") if arm.all_references else made
 
     def copies(self, places: Sequence[str]) -> np.ndarray:
         """Return (n,) whether each of n images is a copy of a test image; answers are kept in the cache."""
@@ -162,13 +144,13 @@ class Lab:
         return np.array([known[place] for place in places], dtype=bool)
 
     def inputs(self, arm: Arm) -> Callable[[TestSet], Tensor]:
-        """Return what makes the input of an arm from a test."""
+        """Return what makes the input of an arm's image tower from a test."""
 
         def make(test: TestSet) -> Tensor:
-            features = test.retrieval[arm.retriever]
-            if arm.image in ("linear", "head", "constant"):
+            features = test.retrieval[arm.features]
+            if arm.control in ("linear", "head"):
                 return scaled(features)
-            return both(test.pixels, features) if arm.image == "fused" else test.pixels
+            return joined(test.pixels, features) if arm.control else test.pixels
 
         return make
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from impart.train.config_file import config_of
+from impart.train.config_file import load_config
 from impart.train.settings import TrainConfig
 from ra_clip import CLASS_SETS
 from ra_clip_scratch_tests import PROBES
 
 __all__ = ["ARMS", "WEAK", "Arm", "Run", "plan"]
 
-DIM = 384
-SIZE_PX, VIEW_PX = 48, 64
-WIDTHS = (32, 64, 128, 256)
+CONFIG = "ra_clip_scratch"
+"""Bundled config of `impart train`; arms change its settings."""
 EPOCHS, LONGER = 4.0, 12.0
 KS = (1, 2, 4, 8, 16, 32, 64)
 SIZES = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -24,86 +22,69 @@ EVERY = 27  # steps between two points of a learning curve
 PART = 250  # images per test in a learning curve
 TESTS = (*CLASS_SETS, "flickr8k", "coco", "panda", *(f"{name}/train" for name in PROBES))
 
-CONFIG: dict[str, Any] = {
-    "mode": "pretrain",
-    "data": {
-        "pairs": [
-            {"path": "images/flickr8k", "where": {"split": "train"}},
-            {"path": "images/openstax", "text": "alt"},
-            {"path": "images/more/*", "text": "text"},
-        ],
-        "validation": [{"path": "images/flickr8k", "where": {"split": "val"}}],
-    },
-    "reference": {"fraction": 0.1},
-    "ram": {"k": 8, "heads": 8, "layers": 1},
-    "optimiser": {"learning_rate": 2e-3, "warmup": 0.05},
-    "loop": {
-        "epochs": EPOCHS,
-        "batch": 256,
-        "precision": "bf16",
-        "device": "cpu",
-        "checkpoint_every": 0,
-        "validate_every": 0,
-    },
-    "log": {"tensorboard": False},
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One way to train: what replaces the image tower, the retriever, and settings.
+    """One way to train.
 
-    `image` is a kind of `build_image`. `ram` are changes to [ram], None = no RAM. `frozen` takes the retriever's
-    features and the sentence embeddings as reference embeddings, not those of the towers. `all_references` adds the
-    training images to the held-out tenth.
+    Attributes:
+        sets: changes to the config, as `--set` of `impart train` takes them.
+        control: `linear`, `head` or `fused`: a head on the retriever's features (see `ra_clip_scratch_model.build`).
+        retriever: `mini` or `patches`.
+        kept: leading numbers of the retrieval embedding that a weaker retriever keeps; 0 = all.
+        all_references: whether the training images are references beside the held-out tenth.
     """
 
-    image: str = "tower"
+    sets: tuple[str, ...] = ()
+    control: str = ""
     retriever: str = "mini"
-    ram: Mapping[str, Any] | None = None
-    frozen: bool = False
-    random: bool = False
-    by_tower: bool = False
+    kept: int = 0
     all_references: bool = False
 
+    @property
+    def features(self) -> str:
+        """Name of the retriever's features among those of a test."""
+        return f"{self.retriever}{self.kept or ''}"
 
-_L2 = {"norm": "l2"}
+
 WEAK = (4, 8, 16, 32)
 """Leading numbers of `mini`'s retrieval embedding (a PCA) that weaker retrievers keep."""
+_CLIP = ("reference.augment=none",)
+_FROZEN = ("reference.embeddings=frozen",)
+_TEXTS = (*_FROZEN, "pretrain.model=constant")
+_NEAR = ("reference.near_duplicate=2",)  # among few numbers most images are near
 
 
-def controls(prefix: str, retriever: str) -> dict[str, Arm]:
+def controls(prefix: str, *, retriever: str = "mini", kept: int = 0, near: tuple[str, ...] = ()) -> dict[str, Arm]:
     """Return the controls of a retriever by name."""
-    return {
-        f"{prefix}texts": Arm(image="constant", ram=_L2, frozen=True, retriever=retriever),
-        f"{prefix}linear": Arm(image="linear", retriever=retriever),
-        f"{prefix}head": Arm(image="head", retriever=retriever),
-        f"{prefix}fused": Arm(image="fused", retriever=retriever),
+    heads = {
+        f"{prefix}{control}": Arm(sets=_CLIP, control=control, retriever=retriever, kept=kept)
+        for control in ("linear", "head", "fused")
     }
+    return {f"{prefix}texts": Arm(sets=(*_TEXTS, *near), retriever=retriever, kept=kept)} | heads
 
 
 ARMS = {
-    "clip": Arm(),
-    "normalised": Arm(ram=_L2),
-    "paper": Arm(ram={}),
-    "gated": Arm(ram={"norm": "l2", "gate": True}),
-    "random": Arm(ram=_L2, random=True),
-    "by-tower": Arm(ram=_L2, by_tower=True),
-    "frozen": Arm(ram=_L2, frozen=True),
-    "all": Arm(ram=_L2, frozen=True, all_references=True),
-    "all-texts": Arm(image="constant", ram=_L2, frozen=True, all_references=True),
-    **controls("", "mini"),
-    "free": Arm(ram=_L2, frozen=True, retriever="patches"),
-    "free-own": Arm(ram=_L2, retriever="patches"),
-    "free-all": Arm(ram=_L2, frozen=True, retriever="patches", all_references=True),
-    "free-all-texts": Arm(image="constant", ram=_L2, frozen=True, retriever="patches", all_references=True),
-    **controls("free-", "patches"),
+    "clip": Arm(sets=_CLIP),
+    "normalised": Arm(),
+    "paper": Arm(sets=("ram.norm=none",)),
+    "gated": Arm(sets=("ram.gate=true",)),
+    "random": Arm(sets=("reference.random=1.0",)),
+    "by-tower": Arm(sets=("reference.retrieval=encoder",)),
+    "frozen": Arm(sets=_FROZEN),
+    "all": Arm(sets=_FROZEN, all_references=True),
+    "all-texts": Arm(sets=_TEXTS, all_references=True),
+    **controls(""),
+    "free": Arm(sets=_FROZEN, retriever="patches"),
+    "free-own": Arm(retriever="patches"),
+    "free-all": Arm(sets=_FROZEN, retriever="patches", all_references=True),
+    "free-all-texts": Arm(sets=_TEXTS, retriever="patches", all_references=True),
+    **controls("free-", retriever="patches"),
 }
 for _kept in WEAK:
-    ARMS[f"weak{_kept}"] = Arm(ram=_L2, frozen=True, retriever=f"mini{_kept}")
-    ARMS[f"weak{_kept}-own"] = Arm(ram=_L2, retriever=f"mini{_kept}")
-    ARMS |= controls(f"weak{_kept}-", f"mini{_kept}")
-CHEAP = ("texts", "free-texts", "linear", "head", "free-linear", "free-head")
+    ARMS[f"weak{_kept}"] = Arm(sets=(*_FROZEN, *_NEAR), kept=_kept)
+    ARMS[f"weak{_kept}-own"] = Arm(sets=_NEAR, kept=_kept)
+    ARMS |= controls(f"weak{_kept}-", kept=_kept, near=_NEAR)
 
 
 @dataclass(frozen=True)
@@ -124,36 +105,33 @@ class Run:
     def name(self) -> str:
         return "-".join(filter(None, (self.arm, self.change, f"s{self.seed}")))
 
-    def config(self, changes: Mapping[str, Mapping[str, Any]]) -> TrainConfig:
-        arm = ARMS[self.arm]
-        table = {name: dict(part) if isinstance(part, Mapping) else part for name, part in CONFIG.items()}
-        table["seed"] = self.seed
-        table["loop"]["epochs"] = self.epochs
-        table["ram"] |= dict(arm.ram or {})
-        table["reference"] |= {"augment": "none" if arm.ram is None else "ram"}
-        table["reference"] |= {"random": 1.0} if arm.random else {}
-        if arm.retriever.startswith("mini") and arm.retriever != "mini":
-            table["reference"]["near_duplicate"] = 2.0  # among few numbers most images are near
-        for name, part in changes.items():
-            table[name] |= dict(part)
-        return config_of(table, where="ra_clip_scratch")
+    def config(self, *changes: str) -> TrainConfig:
+        """Load the config of this run.
+
+        Args:
+            *changes: further ones, as `--set` takes them.
+        """
+        own = (f"seed={self.seed}", f"loop.epochs={self.epochs}", f"reference.use={self.share}")
+        return load_config(CONFIG, sets=[*own, "loop.device=cpu", *ARMS[self.arm].sets, *changes])
 
 
 def plan() -> list[Run]:
-    """Return the runs in order of worth: the main arms with three seeds, then one seed of the others and the curves."""
-    weak = [f"weak{kept}-{part}" for kept in WEAK for part in ("linear", "head", "texts")]
-    weak8 = [arm for arm in weak if arm.startswith("weak8")]
-    main = ("clip", "normalised", "frozen", "free", *CHEAP, "paper", "free-all")
-    runs = [Run(arm, 0) for arm in (*main, *weak8, "weak8")]
-    runs += [Run(arm, 0, SHARES[0]) for arm in ("clip", "normalised", "frozen")]
-    runs += [Run(arm, 1) for arm in ("clip", "normalised", "linear", "texts")]
-    runs += [Run(arm, 2) for arm in ("clip", "normalised", "linear", "texts")]
-    runs += [Run("weak8", 1), *(Run(arm, 1) for arm in weak8), Run("weak16", 0), Run("weak8-own", 0), Run("frozen", 1)]
-    runs += [Run(arm, 0) for arm in (*weak, "all-texts", "gated", "by-tower", "random", "weak32", "weak8-fused")]
-    runs += [Run(arm, 2) for arm in ("weak8", *weak8, "frozen")]
-    runs += [Run(arm, seed) for seed in (1, 2) for arm in (*main, "gated")]
-    runs += [Run(arm, 0) for arm in ("fused", "free-fused", "weak4", "free-own", "all", "free-all-texts")]
-    runs += [Run(arm, 0, share) for share in SHARES[1:] for arm in ("clip", "normalised", "frozen", "free")]
+    """Return the runs in order of worth: the main arms with three seeds, then the others and the curves."""
+    main = ("clip", "normalised", "linear", "texts", "paper")
+    weak8 = ("weak8", "weak8-linear", "weak8-head", "weak8-texts")
+    free = ("free", "free-linear", "free-head", "free-texts")
+    once = ("gated", "by-tower", "random", "head", "weak8-fused", "weak8-own", "free-fused", "free-all")
+    controlled = [f"weak{kept}{part}" for kept in WEAK for part in ("-linear", "-head", "-texts", "")]
+    curves = ("clip", "normalised", "frozen")
+    runs = _runs((*main, "frozen", *weak8), 0) + _runs(main, 1, 2) + _runs(weak8, 1, 2)
+    runs += [Run(arm, 0, SHARES[0]) for arm in curves]
+    runs += _runs((*free, *once), 0) + _runs(("frozen",), 1, 2)
+    runs += [Run(arm, 0, share) for share in SHARES[1:] for arm in curves]
+    runs += _runs((*controlled, "all", "all-texts", "free-all-texts", "fused", "free-own"), 0)
     runs += [Run(arm, 0, 1.0, LONGER) for arm in ("clip", "frozen", "weak8", "weak8-head", "free", "free-linear")]
-    runs += [Run(arm, seed) for seed in (1, 2) for arm in ("by-tower", "random", "weak16", "weak32", *weak)]
-    return runs
+    runs += _runs((*free, *once, *controlled), 1, 2)
+    return list(dict.fromkeys(runs))
+
+
+def _runs(arms: Sequence[str], *seeds: int) -> list[Run]:
+    return [Run(arm, seed) for seed in seeds for arm in arms]

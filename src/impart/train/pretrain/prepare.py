@@ -75,6 +75,7 @@ class PretrainData:
         references: the held-out pairs, one item per pair.
         validation: to measure on; may be empty.
         hashes: content hash of each reference.
+        phashes: perceptual hash of each reference; empty = there is no frozen encoder, so that nothing was decoded.
         sentences: frozen sentence embeddings of all texts; None = neither towers nor references need them.
         copies: the images, decoded once; None = they are decoded for every view.
     """
@@ -83,6 +84,7 @@ class PretrainData:
     references: PretrainImages
     validation: PretrainImages
     hashes: Sequence[str]
+    phashes: Sequence[str] = ()
     sentences: SentenceCache | None = None
     copies: DecodedRun | None = None
 
@@ -101,6 +103,7 @@ def prepare(
     images = listing.images
     rows = np.full(len(images), -1, dtype=np.int64)  # of the store
     vectors: npt.NDArray[Any] | None = None
+    phashes: list[str] = []
     if encoder is None:
         hashes = yield from _content_hashes(images, failures, max_megapixels=config.data.max_megapixels)
     else:
@@ -109,6 +112,7 @@ def prepare(
         failures.items.extend(embedded.failures)
         rows[embedded.usable >= 0] = embedded.rows
         hashes = [embedded.hashes[place] if place >= 0 else "" for place in embedded.usable]
+        phashes = [embedded.phashes[place] if place >= 0 else "" for place in embedded.usable]
         vectors = store.retrieval
     augmented = config.reference.augment == "ram"
     split, pairs = yield from split_images(config, listing, hashes, failures, augmented=augmented)
@@ -138,6 +142,7 @@ def prepare(
         PretrainImages(items, groups[owners], vectors, rows[owners]),
         validation_images,
         [hashes[number] for number in owners],
+        [phashes[number] for number in owners] if phashes else [],
         sentences,
     )
 

@@ -26,7 +26,6 @@ from impart.train.prepare.pairs import Failures, ListedImage
 from impart.train.prepare.retrieved import ZNormTensors
 from impart.train.prepare.texts import text_key
 from impart.train.pretrain.batches import Batch, ImageDataset, epoch_batches, in_order
-from impart.train.pretrain.decoded import Copies
 from impart.train.pretrain.gradcache import contrastive_step
 from impart.train.pretrain.model import Bank, Lookup, PretrainModel, ReferenceProjections
 from impart.train.pretrain.prepare import PretrainData, PretrainImages
@@ -114,19 +113,28 @@ class PretrainTask(TrainingTask):
         self.pairs_per_step = self._batch * self.processes * config.loop.accumulate
         self.steps_per_epoch = max(1, len(self.data.train) // self.pairs_per_step)
         self._device = torch.device("cpu")
-        self._images = ImageDataset(
-            self.data.train.items,
-            self.towers.preprocess,
-            crop=config.pretrain.crop,
-            flip=config.pretrain.flip,
-            seed=config.seed,
-            max_megapixels=config.data.max_megapixels,
-            copies=self._copies(self.data.train.items, cropped=config.pretrain.crop < 1),
-        )
+        self._images = self.images_of(self.data.train.items, augmented=True)
         self._noted: set[tuple[str, str]] = set()
 
-    def _copies(self, items: Sequence[ListedImage], *, cropped: bool) -> Copies | None:
-        return None if self.data.copies is None else self.data.copies.copies(items, cropped=cropped)
+    def images_of(self, items: Sequence[ListedImage], *, augmented: bool) -> ImageDataset:
+        """Return what reads the image tower's input; a subclass may give the tower another input than pixels.
+
+        Args:
+            items: the images.
+            augmented: training views, else evaluation views.
+        """
+        pretrain = self.config.pretrain
+        crop = pretrain.crop if augmented else 1.0
+        copies = None if self.data.copies is None else self.data.copies.copies(items, cropped=crop < 1)
+        return ImageDataset(
+            items,
+            self.towers.preprocess,
+            crop=crop,
+            flip=pretrain.flip and augmented,
+            seed=self.config.seed,
+            max_megapixels=self.config.data.max_megapixels,
+            copies=copies,
+        )
 
     def _first_scale(self) -> float:
         """Return the inverse temperature at step 0: that of the loaded weights, unless the config sets another."""
@@ -278,12 +286,7 @@ class PretrainTask(TrainingTask):
         texts = [text for item in items for text in item.texts]
         owners = torch.tensor([row for row, item in enumerate(items) for _ in item.texts], device=self._device)
         size = self.config.pretrain.chunk or _AT_ONCE
-        images = ImageDataset(
-            items,
-            self.towers.preprocess,
-            max_megapixels=self.config.data.max_megapixels,
-            copies=self._copies(items, cropped=False),
-        )
+        images = self.images_of(items, augmented=False)
         self.model.eval()
         coarse = self.config.loop.precision == "bf16" and not exact
         with torch.autocast(self._device.type, torch.bfloat16, enabled=coarse):

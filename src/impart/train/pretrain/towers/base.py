@@ -38,7 +38,7 @@ class Towers(nn.Module):
     def image(self, pixels: Tensor) -> Tensor:
         """Embed pixels (B, 3, S, S), uint8 or normalised float32: (B, D)."""
         if pixels.dtype == torch.uint8:
-            pixels = (pixels.float() - self.mean) / self.std
+            pixels = pixels.float().sub_(self.mean).div_(self.std)
         return F.normalize(self.embed_pixels(pixels).float(), dim=-1)
 
     def text(self, ids: Tensor) -> Tensor:
