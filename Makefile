@@ -23,7 +23,7 @@ test-fast:  ## no training, no export, no development data
 	$(PYTHON) -m pytest -q -m "not slow and not data"
 
 test:  ## everything
-	$(PYTHON) -m pytest -q -n 2 --dist worksteal
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 docs:  ## the site, into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
