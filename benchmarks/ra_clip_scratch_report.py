@@ -236,7 +236,7 @@ def share_table(figures: Figures) -> list[str]:
             continue
         cells = [mean_spread(curve[share]) if share in curve else "" for share in shares]
         means = {share: statistics.mean(values) for share, values in curve.items()}
-        reached = share_reached(means, statistics.mean(goal)) if goal else None
+        reached = share_reached(means, statistics.mean(goal)) if goal and len(curve) > 1 else None
         least = reached is not None and reached == min(curve)
         cell = "" if arm == "clip" or reached is None else f"{'<= ' if least else ''}{100 * reached:.0f}%"
         rows.append([LABELS[arm, "main"], *cells, cell])
