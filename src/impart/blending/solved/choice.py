@@ -130,11 +130,11 @@ def choose_closed(references: ReferenceSet, *, whitened: bool) -> SolvedChoice |
     asked = names_of(some)
     v, right = l2_normalise(some.image_embeddings)[rows], asked.labels[rows]
     answers = {alpha: np.zeros(len(rows)) for alpha in ALPHAS}
+    fitted = {alpha: Fitted(some, dataclasses.replace(start, alpha=alpha)) for alpha in ALPHAS}
+    nowhere = np.zeros((len(rows), 1), np.float32)  # z-scores: there is no gate
     orders = 0
     for alpha, found in logistic_offsets(some, asked, start, alphas=ALPHAS):
-        added, _ = Fitted(some, dataclasses.replace(start, alpha=alpha)).added(
-            v, found[rows], np.zeros((len(rows), 1), np.float32)
-        )
+        added, _ = fitted[alpha].added(v, found[rows], nowhere)
         answers[alpha] += ((v + added) @ asked.texts.T).argmax(axis=1) == right
         orders += alpha == ALPHAS[0]
     means = np.array([answers[alpha].mean() for alpha in ALPHAS]) / orders

@@ -74,10 +74,8 @@ def logistic_offsets(
     Yields:
         Per order and alpha, alpha and f (R, C).
     """
-    matrix, zero_shot = (
-        own_kernel(references, settings).astype(np.float32),
-        balanced_logits(references, names, settings),
-    )
+    matrix = own_kernel(references, settings).astype(np.float32)
+    zero_shot = balanced_logits(references, names, settings)
     for fold in _orders(names.labels, seed):
         offsets = {alpha: np.zeros_like(names.one_hot) for alpha in alphas}
         for number in range(fold.max() + 1):
