@@ -18,6 +18,8 @@ __all__ = ["Figures", "difference", "first_reached", "share_reached", "shown"]
 
 Line = dict[str, Any]
 Clusters = Mapping[str, npt.NDArray[np.int64]]
+COMPARED = ("main", "vanilla", "vanilla-paper")
+"""Questions whose answers `Figures.over` compares."""
 
 
 class Figures:
@@ -45,6 +47,19 @@ class Figures:
         file = out / "clusters.json"
         kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return cls(lines, {name: np.array(values) for name, values in kept.items()})
+
+    def write(self, folder: Path) -> None:
+        """Write the lines of complete runs, with right or wrong per item only where a comparison needs it.
+
+        `read` reads them, and a copy in OUT lets `run` go on.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "figures.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            for line in self.lines:
+                kept = {name: value for name, value in line.items() if name != "right" or line["question"] in COMPARED}
+                file.write(json.dumps(kept) + "\n")
+        clusters = {name: values.tolist() for name, values in self.clusters.items()}
+        (folder / "clusters.json").write_text(json.dumps(clusters) + "\n", encoding="utf-8", newline="\n")
 
     def pick(self, arm: str, question: str = "main", *, change: str = "", **wanted: object) -> dict[int, list[Line]]:
         """Return the lines of an arm by seed."""

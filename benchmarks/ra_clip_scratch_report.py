@@ -282,7 +282,7 @@ def facts_table(figures: Figures) -> list[str]:
 
 
 def write_report(out: Path, docs: Path) -> list[str]:
-    """Write the tables into docs/ra-clip.md and the plots into docs/ra-clip/; return the lines of the tables."""
+    """Write the tables into docs/ra-clip.md, plots and figures into docs/ra-clip/; return the lines of the tables."""
     figures = Figures.read(out)
     zeroshot, others = main_tables(figures)
     sizes = {size: f"{100 * size:g}%" for size in (0.01, 0.03, 0.1, 0.3, 1.0)}
@@ -310,6 +310,7 @@ def write_report(out: Path, docs: Path) -> list[str]:
         text = insert(text, f"scratch-{name}", content)
     page.write_text(text, encoding="utf-8")
     plots(figures, docs / "ra-clip")
+    figures.write(docs / "ra-clip")
     return [line for content in tables.values() for line in (*content, "")]
 
 

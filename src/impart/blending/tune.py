@@ -43,6 +43,7 @@ import numpy.typing as npt
 from impart.blending.questions import ENOUGH, LeaveOneOut, leave_one_out
 from impart.blending.solved.blender import with_solved_weights
 from impart.blending.solved.choice import SolvedChoice, choose_closed, choose_open, opened_by, solvable
+from impart.blending.solved.folds import OnProgress
 from impart.blending.vanilla import gate
 from impart.config import SolvedSettings, VanillaSettings
 from impart.encoders.base import Float32, l2_normalise
@@ -114,6 +115,7 @@ def tune(
     closed: bool = False,
     solve: bool = True,
     seed: int = 0,
+    on_progress: OnProgress | None = None,
 ) -> Tuned:
     """Choose the settings of a reference set, solve it where that is better, and give it its background statistics.
 
@@ -124,6 +126,7 @@ def tune(
         closed: every image to come shows one of the things that the set names: no gate and no target.
         solve: solve the set where that is better; else it is blended by Vanilla, which versions before can read.
         seed: of the samples taken from large sets.
+        on_progress: called with the folds done and all of them, while a set is solved.
 
     Raises:
         ReferenceSetError: the set is empty.
@@ -152,7 +155,7 @@ def tune(
     elif _known_already(own, background):
         chosen, rule = OFF, "known already"
     references = references.with_vanilla(dataclasses.asdict(chosen))
-    solved = _solved(references, background, closed, target=usual.target) if solve else None
+    solved = _solved(references, background, closed, target=usual.target, on_progress=on_progress) if solve else None
     vanilla = own.hits(chosen) if closed and rule == "leave-one-out" else None
     if solved is not None and _is_better(solved, vanilla, closed=closed):
         return Tuned(
@@ -180,14 +183,19 @@ def tune(
 
 
 def _solved(
-    references: ReferenceSet, background: ReferenceSet | None, closed: bool, *, target: float
+    references: ReferenceSet,
+    background: ReferenceSet | None,
+    closed: bool,
+    *,
+    target: float,
+    on_progress: OnProgress | None,
 ) -> SolvedChoice | None:
     """Choose the settings of solved references; None where a set cannot be solved."""
     if not solvable(references):
         return None
     if closed:
-        return choose_closed(references, whitened=background is not None)
-    return choose_open(references, background, target=target)
+        return choose_closed(references, whitened=background is not None, on_progress=on_progress)
+    return choose_open(references, background, target=target, on_progress=on_progress)
 
 
 def _is_better(solved: SolvedChoice, vanilla: npt.NDArray[np.float64] | None, *, closed: bool) -> bool:

@@ -359,6 +359,7 @@ def _default_set(encoder_id: str) -> ReferenceSet:
 def _tune(references: ReferenceSet, background: Path | None = None, *, closed: bool = False) -> ReferenceSet:
     from impart.blending.tune import bundled_background
     from impart.blending.tune import tune as tune_set
+    from impart.cli.progress import progress
     from impart.refset.refset import ReferenceSet
 
     unrelated = (
@@ -366,7 +367,8 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
         if background
         else bundled_background(references.encoder_id, fingerprint=references.encoder_fingerprint)
     )
-    tuned = tune_set(references, background=unrelated, closed=closed)
+    with progress("tuning") as show:
+        tuned = tune_set(references, background=unrelated, closed=closed, on_progress=show)
     chosen = tuned.settings
     off = chosen.off
     print(f"blending: {'off, it would not help' if off else _in_words(chosen)}")

@@ -323,3 +323,11 @@ def test_a_small_gain_of_few_images_does_not_move_the_weight(monkeypatch: pytest
     assert found is not None
     assert found.settings.alpha == 22
     assert found.hits.max() <= 1
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_tuning_tells_the_folds_that_are_done(closed: bool) -> None:
+    references, told = world(3, classes=30), list[tuple[int, int]]()
+    tuned = tune(references, closed=closed, on_progress=lambda done, total: told.append((done, total)))
+    assert tuned.items == 90
+    assert told == [(done, 12) for done in range(1, 13)]  # three folds in each of four orders

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from impart.blending.questions import ENOUGH, are_names, own_questions
 from impart.blending.solved.blender import MOST_SOLVED, DistinctNames, Fitted, names_of
-from impart.blending.solved.folds import Folded, folded, logistic_offsets
+from impart.blending.solved.folds import Folded, OnProgress, folded, logistic_offsets
 from impart.blending.vanilla import gate
 from impart.config import SolvedSettings
 from impart.encoders.base import Float32, l2_normalise
@@ -74,19 +74,26 @@ def solvable(references: ReferenceSet) -> bool:
     return are_names(references.texts) and len(set(references.texts)) > 1
 
 
-def choose_open(references: ReferenceSet, background: ReferenceSet | None, *, target: float) -> SolvedChoice | None:
+def choose_open(
+    references: ReferenceSet,
+    background: ReferenceSet | None,
+    *,
+    target: float,
+    on_progress: OnProgress | None = None,
+) -> SolvedChoice | None:
     """Choose the settings of a set for images of any kind.
 
     Args:
         references: a solvable set with its background statistics.
         background: unrelated images; None = the gate follows from the set alone.
         target: cosine of well encoded images with their texts.
+        on_progress: called after each fold.
 
     Returns:
         None where names have too few images to check the set, or where no floor keeps it from harm.
     """
     start = dataclasses.replace(_OPEN, power=_POWER if background is not None else 0.0, target=target)
-    trial = _Trial.of(references, start)
+    trial = _Trial.of(references, start, on_progress)
     if len(trial.rows) < ENOUGH:
         return None
     low, high = np.quantile([one.unnamed.max(axis=1)[trial.rows] for one in trial.orders], _QUANTILES).round(3).tolist()
@@ -104,12 +111,15 @@ def choose_open(references: ReferenceSet, background: ReferenceSet | None, *, ta
     return None
 
 
-def choose_closed(references: ReferenceSet, *, whitened: bool) -> SolvedChoice | None:
+def choose_closed(
+    references: ReferenceSet, *, whitened: bool, on_progress: OnProgress | None = None
+) -> SolvedChoice | None:
     """Choose the settings of a closed set.
 
     Args:
         references: a solvable set with its background statistics.
         whitened: the statistics are those of a background set.
+        on_progress: called after each fold.
 
     Returns:
         None where names have too few images to check the set, and more names than the embedding has numbers.
@@ -133,7 +143,7 @@ def choose_closed(references: ReferenceSet, *, whitened: bool) -> SolvedChoice |
     fitted = {alpha: Fitted(some, dataclasses.replace(start, alpha=alpha)) for alpha in ALPHAS}
     nowhere = np.zeros((len(rows), 1), np.float32)  # z-scores: there is no gate
     orders = 0
-    for alpha, found in logistic_offsets(some, asked, start, alphas=ALPHAS):
+    for alpha, found in logistic_offsets(some, asked, start, alphas=ALPHAS, on_progress=on_progress):
         added, _ = fitted[alpha].added(v, found[rows], nowhere)
         answers[alpha] += ((v + added) @ asked.texts.T).argmax(axis=1) == right
         orders += alpha == ALPHAS[0]
@@ -171,10 +181,10 @@ class _Trial:
     orders: list[Folded]
 
     @classmethod
-    def of(cls, references: ReferenceSet, settings: SolvedSettings) -> _Trial:
+    def of(cls, references: ReferenceSet, settings: SolvedSettings, on_progress: OnProgress | None) -> _Trial:
         some, rows = _with_questions(references)
         names = names_of(some)
-        orders = folded(some, names, settings) if len(rows) >= ENOUGH else []
+        orders = folded(some, names, settings, on_progress=on_progress) if len(rows) >= ENOUGH else []
         return cls(some, names, rows, orders)
 
     @cached_property

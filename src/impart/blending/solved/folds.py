@@ -15,7 +15,7 @@ Logistic regression has no such formula: it is fitted again without each fold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,10 @@ from impart.encoders.base import Float32
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import ZNorm
 
-__all__ = ["Folded", "folded", "logistic_offsets"]
+__all__ = ["Folded", "OnProgress", "folded", "logistic_offsets"]
 
+OnProgress = Callable[[int, int], None]
+"""Takes the folds done and all of them."""
 _FOLDS = 8
 _ORDERS = ((400, 4), (1000, 2))  # orders up to a size of the set; one above
 
@@ -50,15 +52,21 @@ class Folded:
     z_unnamed: Float32
 
 
-def folded(references: ReferenceSet, names: DistinctNames, settings: SolvedSettings, *, seed: int = 0) -> list[Folded]:
+def folded(
+    references: ReferenceSet,
+    names: DistinctNames,
+    settings: SolvedSettings,
+    *,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> list[Folded]:
     """Predict every reference image by the images of other folds, in several orders."""
     matrix = own_kernel(references, settings)
     matrix += settings.lam * np.eye(len(matrix))
     retrieval = references.retrieval_embeddings
     sims = retrieval @ retrieval.T
-    return [
-        _predict(matrix, sims, retrieval, names, references.znorm, fold=fold) for fold in _orders(names.labels, seed)
-    ]
+    orders = _orders(names.labels, seed, on_progress)
+    return [_predict(matrix, sims, retrieval, names, references.znorm, order) for order in orders]
 
 
 def logistic_offsets(
@@ -68,6 +76,7 @@ def logistic_offsets(
     *,
     alphas: Sequence[float],
     seed: int = 0,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[tuple[float, Float32]]:
     """Predict every reference image by logistic regression on the images of other folds, in several orders.
 
@@ -76,12 +85,9 @@ def logistic_offsets(
     """
     matrix = own_kernel(references, settings).astype(np.float32)
     zero_shot = balanced_logits(references, names, settings)
-    for fold in _orders(names.labels, seed):
+    for order in _orders(names.labels, seed, on_progress):
         offsets = {alpha: np.zeros_like(names.one_hot) for alpha in alphas}
-        for number in range(fold.max() + 1):
-            left, kept = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
-            if not len(kept):
-                continue
+        for left, kept in order:
             similar = matrix[np.ix_(left, kept)]
             solved = logistic_weights(
                 matrix[np.ix_(kept, kept)],
@@ -95,15 +101,29 @@ def logistic_offsets(
         yield from offsets.items()
 
 
-def _orders(labels: npt.NDArray[np.int64], seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Number the folds (R,) of the rows at random, several times."""
+_Split = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+def _orders(labels: npt.NDArray[np.int64], seed: int, on_progress: OnProgress | None) -> Iterator[Iterable[_Split]]:
+    """Divide the rows at random, several times: rows that are left out and rows that are kept, per fold."""
     rng = np.random.default_rng(seed)
-    for _ in range(next((count for size, count in _ORDERS if len(labels) <= size), 1)):
+    orders = next((count for size, count in _ORDERS if len(labels) <= size), 1)
+    for done in range(orders):
         fold = np.empty(len(labels), dtype=np.int64)
         for label in range(labels.max() + 1):
             own = rng.permutation(np.flatnonzero(labels == label))
             fold[own] = np.arange(len(own)) % _FOLDS
-        yield fold
+        yield _splits(fold, done, orders, on_progress)
+
+
+def _splits(fold: npt.NDArray[np.int64], done: int, orders: int, on_progress: OnProgress | None) -> Iterator[_Split]:
+    folds = int(fold.max()) + 1
+    for number in range(folds):
+        left, kept = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        if len(kept):
+            yield left, kept
+        if on_progress is not None:
+            on_progress(done * folds + number + 1, orders * folds)
 
 
 def _predict(
@@ -112,16 +132,12 @@ def _predict(
     retrieval: Float32,
     names: DistinctNames,
     background: ZNorm,
-    *,
-    fold: npt.NDArray[np.int64],
+    splits: Iterable[_Split],
 ) -> Folded:
     labels, one_hot = names.labels, names.one_hot
     known, unnamed = np.zeros_like(one_hot), np.zeros_like(one_hot)
     nearest, others = np.full((len(labels), 1), -1, np.float32), np.full((len(labels), 1), -1, np.float32)
-    for number in range(fold.max() + 1):
-        left, kept = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
-        if not len(kept):
-            continue
+    for left, kept in splits:
         inverse = np.linalg.inv(matrix[np.ix_(kept, kept)])
         weights = inverse @ one_hot[kept]
         similar = matrix[np.ix_(left, kept)]
