@@ -121,3 +121,9 @@ def test_a_manifest_names_no_encoder_outside_the_checkpoint(checkpoint: Path, pl
     path.write_text(json.dumps(json.loads(path.read_text()) | {"encoder_folder": place}))
     with pytest.raises(EncoderError, match=r"manifest\.json.*outside the checkpoint"):
         open_checkpoint(checkpoint)
+
+
+def test_a_folder_is_not_the_id_of_a_model(checkpoint: Path) -> None:
+    with pytest.raises(EncoderNotFoundError, match=r"in Python by .*\.open_checkpoint$"):
+        load_encoder(str(checkpoint))
+    assert open_checkpoint(checkpoint).traits.dim == 4

@@ -225,6 +225,10 @@ def open_encoder(model_id: str, **options: Any) -> Encoder:
     Args:
         model_id: folder of a checkpoint, or id of a model.
         options: for `load_encoder`.
+
+    Raises:
+        EncoderNotFoundError: there is no such model.
+        EncoderError: as for `load_encoder` and `open_checkpoint`.
     """
     if is_checkpoint(model_id):
         return open_checkpoint(model_id, **options)

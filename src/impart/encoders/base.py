@@ -171,7 +171,9 @@ def load_encoder(model_id: str = "mini", **options: Any) -> Encoder:
         known = ", ".join(sorted(_REGISTRY))
         if Path(model_id).expanduser().is_dir():
             raise EncoderNotFoundError(
-                f"the folder {model_id} has no trained RAM: write onnx:{model_id} or hf:{model_id} for a model in it"
+                f"the folder {model_id} is not the id of a model: write onnx:{model_id} or hf:{model_id} for a model "
+                "in it. The folder of a trained RAM is opened by commands as it is, in Python by "
+                "impart.blending.ram_checkpoint.open_checkpoint"
             )
         raise EncoderNotFoundError(
             f"no encoder {model_id!r}{closest(scheme, _REGISTRY)}: ids start with one of {known}, "

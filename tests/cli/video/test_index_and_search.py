@@ -150,7 +150,7 @@ def test_a_time_outside_names_the_indexed_file(index: Path, library: Path) -> No
 
 
 def test_a_misspelt_encoder_and_a_folder_without_a_model(tmp_path: Path) -> None:
-    for model, told in (("minni", "did you mean mini?"), (str(tmp_path), "has no trained RAM: write onnx:")):
+    for model, told in (("minni", "did you mean mini?"), (str(tmp_path), "is not the id of a model: write onnx:")):
         refused = RUN.invoke(app, ["index", str(tmp_path), "-e", model, "-i", str(tmp_path / "x")])
         assert isinstance(refused.exception, EncoderNotFoundError)
         assert told in str(refused.exception)
