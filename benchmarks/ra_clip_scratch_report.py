@@ -98,7 +98,8 @@ def claims_table(figures: Figures) -> list[str]:
             found = figures.over((arm, "main"), CLIP, name)
             if not found:
                 continue
-            controls = ("free-linear", "free-texts") if arm.startswith("free") else ("linear", "texts")
+            kind, size = "free-" if arm.startswith("free") else "", "all-" if arm.endswith("all") else ""
+            controls = (f"{kind}linear", f"{kind}{size}texts")
             cells = [shown(figures.over((control, "main"), CLIP, name)) for control in controls]
             title = f"{label}: {LABELS[arm, 'main']}"
             rows.append([title, f"+{claimed}", shown(found), verdict(found, claimed), *cells])

@@ -148,6 +148,18 @@ def test_run_resume_and_report(scratch: ModuleType, lab: Any, tmp_path: Path) ->
     assert "| RA-CLIP, frozen reference embeddings | 1 |" in page
     assert "control: linear head" in page
     assert (docs / "ra-clip" / "scratch-size.png").stat().st_size > 1000
+    kept = docs / "ra-clip"  # the figures of the report make it again, and a copy of them lets `run` go on
+    assert (kept / "figures.jsonl").stat().st_size < (lab.out / "figures.jsonl").stat().st_size
+    assert scratch.write_report(kept, tmp_path) == scratch.write_report(lab.out, docs)
+    assert scratch.Experiment(type("Lab", (), {"out": kept})()).done() == {run.name for run in runs}
+
+
+def test_the_tables_of_the_docs_are_those_of_the_kept_figures(scratch: ModuleType, tmp_path: Path) -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    page = tmp_path / "ra-clip.md"
+    page.write_text((docs / "ra-clip.md").read_text(encoding="utf-8"), encoding="utf-8")
+    scratch.write_report(docs / "ra-clip", tmp_path)
+    assert page.read_text(encoding="utf-8") == (docs / "ra-clip.md").read_text(encoding="utf-8")
 
 
 def test_a_run_is_that_of_the_config_of_the_library(scratch: ModuleType, lab: Any) -> None:
