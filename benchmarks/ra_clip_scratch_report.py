@@ -350,12 +350,14 @@ def plots(figures: Figures, folder: Path) -> None:
     if clip:
         drawn["scratch-weak"]["CLIP"] = _columns((at, statistics.mean(clip.values())) for at in range(len(RETRIEVERS)))
     for name, (x_label, scale) in _PLOTS.items():
-        figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-        for label, (x, y) in drawn[name].items():
-            if len(x):
-                axes.plot(x, y, marker="o", label=label)
+        figure, axes = pyplot.subplots(figsize=(10, 4.5), layout="constrained")
+        shown_lines = {label: points for label, points in drawn[name].items() if len(points[0])}
+        colours = pyplot.get_cmap("tab20")
+        for number, (label, (x, y)) in enumerate(shown_lines.items()):
+            style = "--" if label.startswith("control") else "-"
+            axes.plot(x, y, style, marker="o", color=colours(2 * number % 20 + number // 10), label=label)
         axes.set(xscale=scale, xlabel=x_label, ylabel="zero-shot top-1, mean of four sets, %")
-        axes.legend(fontsize=7)
+        figure.legend(loc="outside right upper", fontsize=7)
         figure.savefig(folder / f"{name}.png", dpi=110)
         pyplot.close(figure)
 
