@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
 from impart.retrieval.nearest import PairIndex
-from impart.retrieval.threads import in_pieces, one_blas_thread
+from impart.retrieval.threads import each, in_pieces, one_blas_thread
 
 
 def blas_threads() -> set[int]:
@@ -46,3 +49,19 @@ def test_a_search_leaves_the_threads_of_faiss_as_they_were() -> None:
     rows = np.eye(8, dtype=np.float32)
     assert PairIndex(rows).search(rows, 1).ids[:, 0].tolist() == list(range(8))
     assert faiss.omp_get_max_threads() == before
+
+
+def test_each_item_is_done_in_threads_and_told_in_this_one() -> None:
+    where, told = set[str](), list[str]()
+
+    def work(number: int) -> None:
+        time.sleep(0.01 * (3 - number))
+        where.add(threading.current_thread().name)
+
+    each([0, 1, 2], work, on_done=lambda: told.append(threading.current_thread().name))
+    assert told == [threading.current_thread().name] * 3
+    assert threading.current_thread().name not in where
+    each([], work, on_done=lambda: told.append("none"))
+    assert len(told) == 3
+    with pytest.raises(ZeroDivisionError):
+        each([1, 0], lambda number: divmod(1, number))

@@ -51,6 +51,7 @@ from impart.encoders.bundled import bundled
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.near_duplicates import BACKGROUND_COPY, SAME_TEXT
+from impart.retrieval.threads import one_blas_thread
 from impart.retrieval.znorm import ZNorm
 
 __all__ = ["CLOSED", "OFF", "USUAL", "Tuned", "bundled_background", "gated_if_single", "tune"]
@@ -193,9 +194,10 @@ def _solved(
     """Choose the settings of solved references; None where a set cannot be solved."""
     if not solvable(references):
         return None
-    if closed:
-        return choose_closed(references, whitened=background is not None, on_progress=on_progress)
-    return choose_open(references, background, target=target, on_progress=on_progress)
+    with one_blas_thread():  # many small products: beside other work, threads that spin take 15 times the CPU time
+        if closed:
+            return choose_closed(references, whitened=background is not None, on_progress=on_progress)
+        return choose_open(references, background, target=target, on_progress=on_progress)
 
 
 def _is_better(solved: SolvedChoice, vanilla: npt.NDArray[np.float64] | None, *, closed: bool) -> bool:

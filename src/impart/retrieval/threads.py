@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["in_pieces", "one_blas_thread", "one_faiss_thread"]
+__all__ = ["each", "in_pieces", "one_blas_thread", "one_faiss_thread"]
+
+T = TypeVar("T")
 
 _LOCK = Lock()
 _LIMITS: list[Any] = []
@@ -60,15 +62,27 @@ def in_pieces(count: int, work: Callable[[slice], None], *, rows: int) -> None:
         >>> sorted((piece.start, piece.stop) for piece in done)
         [(0, 3), (3, 5)]
     """
-    pieces = [slice(first, min(first + rows, count)) for first in range(0, count, rows)]
-    with one_blas_thread():
-        if len(pieces) <= 1:
-            for piece in pieces:
-                work(piece)
-            return
-        with ThreadPoolExecutor(min(len(pieces), os.cpu_count() or 1), "impart-piece") as pool:
-            for _ in pool.map(work, pieces):
-                pass
+    each([slice(first, min(first + rows, count)) for first in range(0, count, rows)], work)
+
+
+def each(items: Sequence[T], work: Callable[[T], None], *, on_done: Callable[[], None] | None = None) -> None:
+    """Call `work` for each item; several items in threads, each with products on one thread.
+
+    Args:
+        items: independent parts of the work.
+        work: called in several threads.
+        on_done: called in this thread after each item, in order.
+
+    Example:
+        >>> done = []
+        >>> each([3, 1, 2], done.append)
+        >>> sorted(done)
+        [1, 2, 3]
+    """
+    with one_blas_thread(), ThreadPoolExecutor(min(len(items), os.cpu_count() or 1) or 1, "impart-piece") as pool:
+        for _ in pool.map(work, items) if len(items) > 1 else map(work, items):
+            if on_done is not None:
+                on_done()
 
 
 @cache

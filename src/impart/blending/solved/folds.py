@@ -15,7 +15,7 @@ Logistic regression has no such formula: it is fitted again without each fold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from impart.blending.solved.blender import DistinctNames, balanced_logits, own_k
 from impart.config import SolvedSettings
 from impart.encoders.base import Float32
 from impart.refset.refset import ReferenceSet
+from impart.retrieval.threads import each
 from impart.retrieval.znorm import ZNorm
 
 __all__ = ["Folded", "OnProgress", "folded", "logistic_offsets"]
@@ -65,8 +66,9 @@ def folded(
     matrix += settings.lam * np.eye(len(matrix))
     retrieval = references.retrieval_embeddings
     sims = retrieval @ retrieval.T
-    orders = _orders(names.labels, seed, on_progress)
-    return [_predict(matrix, sims, retrieval, names, references.znorm, order) for order in orders]
+    orders = _orders(names.labels, seed)
+    told = _Told(orders, on_progress)
+    return [_predict(matrix, sims, retrieval, names, references.znorm, splits, told) for splits in orders]
 
 
 def logistic_offsets(
@@ -85,9 +87,13 @@ def logistic_offsets(
     """
     matrix = own_kernel(references, settings).astype(np.float32)
     zero_shot = balanced_logits(references, names, settings)
-    for order in _orders(names.labels, seed, on_progress):
+    orders = _orders(names.labels, seed)
+    told = _Told(orders, on_progress)
+    for splits in orders:
         offsets = {alpha: np.zeros_like(names.one_hot) for alpha in alphas}
-        for left, kept in order:
+
+        def predict(split: _Split, offsets: dict[float, Float32] = offsets) -> None:
+            left, kept = split
             similar = matrix[np.ix_(left, kept)]
             solved = logistic_weights(
                 matrix[np.ix_(kept, kept)],
@@ -98,32 +104,39 @@ def logistic_offsets(
             )
             for alpha, weights in zip(alphas, solved, strict=True):
                 offsets[alpha][left] = similar @ weights
+
+        each(splits, predict, on_done=told)
         yield from offsets.items()
 
 
 _Split = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Rows that are left out, and rows that are kept."""
 
 
-def _orders(labels: npt.NDArray[np.int64], seed: int, on_progress: OnProgress | None) -> Iterator[Iterable[_Split]]:
-    """Divide the rows at random, several times: rows that are left out and rows that are kept, per fold."""
+def _orders(labels: npt.NDArray[np.int64], seed: int) -> list[list[_Split]]:
+    """Divide the rows at random, several times, into folds."""
     rng = np.random.default_rng(seed)
-    orders = next((count for size, count in _ORDERS if len(labels) <= size), 1)
-    for done in range(orders):
+    orders = []
+    for _ in range(next((count for size, count in _ORDERS if len(labels) <= size), 1)):
         fold = np.empty(len(labels), dtype=np.int64)
         for label in range(labels.max() + 1):
             own = rng.permutation(np.flatnonzero(labels == label))
             fold[own] = np.arange(len(own)) % _FOLDS
-        yield _splits(fold, done, orders, on_progress)
+        splits = [(np.flatnonzero(fold == number), np.flatnonzero(fold != number)) for number in range(fold.max() + 1)]
+        orders.append([(left, kept) for left, kept in splits if len(kept)])
+    return orders
 
 
-def _splits(fold: npt.NDArray[np.int64], done: int, orders: int, on_progress: OnProgress | None) -> Iterator[_Split]:
-    folds = int(fold.max()) + 1
-    for number in range(folds):
-        left, kept = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
-        if len(kept):
-            yield left, kept
-        if on_progress is not None:
-            on_progress(done * folds + number + 1, orders * folds)
+class _Told:
+    """Counts the folds that are done, and tells it."""
+
+    def __init__(self, orders: list[list[_Split]], on_progress: OnProgress | None):
+        self._done, self._all, self._tell = 0, sum(map(len, orders)), on_progress
+
+    def __call__(self) -> None:
+        self._done += 1
+        if self._tell is not None:
+            self._tell(self._done, self._all)
 
 
 def _predict(
@@ -132,12 +145,15 @@ def _predict(
     retrieval: Float32,
     names: DistinctNames,
     background: ZNorm,
-    splits: Iterable[_Split],
+    splits: list[_Split],
+    told: _Told,
 ) -> Folded:
     labels, one_hot = names.labels, names.one_hot
     known, unnamed = np.zeros_like(one_hot), np.zeros_like(one_hot)
     nearest, others = np.full((len(labels), 1), -1, np.float32), np.full((len(labels), 1), -1, np.float32)
-    for left, kept in splits:
+
+    def predict(split: _Split) -> None:
+        left, kept = split
         inverse = np.linalg.inv(matrix[np.ix_(kept, kept)])
         weights = inverse @ one_hot[kept]
         similar = matrix[np.ix_(left, kept)]
@@ -153,4 +169,6 @@ def _predict(
             if len(own):
                 without = np.linalg.solve(inverse[np.ix_(own, own)], weights[own])
                 unnamed[left[images]] -= (products[np.ix_(images, own)] @ without).astype(np.float32)
+
+    each(splits, predict, on_done=told)
     return Folded(known, unnamed, background.z_scores(retrieval, nearest), background.z_scores(retrieval, others))
