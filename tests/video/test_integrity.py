@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from helpers.clips import write_clip
 from helpers.colour_references import colour_set
 from helpers.tiny_encoder import TinyEncoder
+from impart import files
 from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
 from impart.cli.main import main
@@ -25,7 +27,7 @@ from impart.errors import ImpartWarning, VideoIndexError
 from impart.video.decode import decoder
 from impart.video.index.events import VideoFailed
 from impart.video.index.index import VideoIndex
-from impart.video.index.store import SEGMENTS, Store
+from impart.video.index.store import BY_OTHERS, SEGMENTS, Store
 from impart.video.index.writer import Writer
 from impart.video.integrity import damaged_file
 from impart.video.search.state.load import load_snapshot
@@ -339,3 +341,39 @@ def test_a_file_whose_decoder_is_killed_each_time_is_read_by_the_next_run(
     assert events[-1].added == 2
     assert index.failures() == []
     assert list(index.add([films]))[-1].added == 1
+
+
+def test_temporary_files_of_a_killed_run_are_deleted_by_the_next_one(
+    whole: Path, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: set[Path] = set()
+    move_synced = files.move_synced
+
+    def noted(source: Path, target: Path) -> None:
+        if target.is_relative_to(whole) and source.is_file():
+            written.add(source)
+        move_synced(source, target)
+
+    monkeypatch.setattr(files, "move_synced", noted)
+    (whole / "folders.json").unlink()
+    index = VideoIndex.open(whole, augmented())
+    list(index.add([films]))  # one film is new
+    index.use_references(colour_set())
+    assert {path.name.split(".")[1] for path in written} >= {"manifest", "checksums", "closed", "writing", "folders"}
+    for path in written:
+        path.write_bytes(b"half of it")
+    list(index.add([films]))
+    assert not list(whole.rglob("*.part"))
+
+
+def test_a_temporary_file_that_another_process_may_be_writing_is_kept_for_an_hour(whole: Path, films: Path) -> None:
+    parts = [whole / f".{name}.7-1.part" for name in BY_OTHERS] + [whole / ".impart-x1"]
+    for file in parts:
+        file.write_bytes(b"half of it")
+    index = VideoIndex.open(whole, augmented())
+    list(index.add([films]))
+    assert all(file.exists() for file in parts)
+    for file in parts:
+        os.utime(file, (time.time() - 3700, time.time() - 3700))
+    list(index.add([films]))
+    assert not any(file.exists() for file in parts)

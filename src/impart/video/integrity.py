@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import re
 import stat
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -56,7 +58,9 @@ COPY_REMEDY = (
 TEMPORARY = ".tmp"
 """Begin of the names of the database's temporary files."""
 
-_WRITTEN = ("manifest.json", "manifest.copy.json", "folders.json", "writing.json")  # by a writer alone
+_PART = re.compile(r"\.(.+)\.[0-9]+-[0-9]+\.part")  # of `impart.files.atomic_path`
+_PROBE = ".impart-*"  # of a disk, see `impart.video.index.durable.lock`
+_IN_USE_S = 3600.0  # a temporary file that another process may be writing is stale after this time
 _MAGIC = b"LANC"  # last bytes of each data file and of each version of a table
 _DATA_FILE = re.compile(rb"[01]{24}[0-9a-f]{26}\.lance|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.lance")
 _NEWEST = 2**64 - 1  # a version is named by its distance from this number
@@ -167,11 +171,20 @@ def versions_of(table: Path) -> dict[int, Path]:
     return dict(sorted(found.items(), reverse=True))
 
 
-def remove_temporary(folder: Path) -> None:
-    """Delete the temporary files of killed runs in an index and its tables; the caller holds the write lock."""
-    for name in _WRITTEN:
-        for file in folder.glob(f".{name}.*.part"):
-            file.unlink(missing_ok=True)
+def remove_temporary(folder: Path, *, by_others: Collection[str]) -> None:
+    """Delete the temporary files of killed runs in an index and its tables; the caller holds the write lock.
+
+    Args:
+        folder: of the index.
+        by_others: patterns of the names of files that processes without the lock write. Their temporary files, and
+            those of faces, are deleted when they are an hour old, all others at once.
+    """
+    for file in [*folder.glob(".*.part"), *folder.glob("faces/.*.part"), *folder.glob(_PROBE)]:
+        part = _PART.fullmatch(file.name)
+        in_use = part is None or file.parent != folder or any(fnmatchcase(part[1], pattern) for pattern in by_others)
+        with contextlib.suppress(FileNotFoundError):
+            if not in_use or abs(time.time() - file.stat().st_mtime) > _IN_USE_S:
+                file.unlink()
     for table in folder.glob("*.lance"):
         for file in [*table.rglob(f"{TEMPORARY}*"), *table.rglob("*#[0-9]*")]:
             if file.is_file():

@@ -28,6 +28,8 @@ from impart.video.decode import decoder
 from impart.video.decode.container import VideoInfo
 from impart.video.decode.frames.changes import Step
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
+from impart.video.index.doctor.checksums import read_checksums
+from impart.video.index.durable.lock import is_locked
 from impart.video.index.events import (
     Event,
     IndexDone,
@@ -312,6 +314,15 @@ def test_a_damaged_model_is_one_error_and_no_failure_of_any_video(films: Path, t
 
     with pytest.raises(EncoderError, match=r"out of memory.*no video was read"):
         list(VideoIndex.open(tmp_path / "other", Broken()).add([films]))
+
+
+def test_the_last_event_comes_when_all_is_recorded_and_the_lock_is_free(films: Path, index: VideoIndex) -> None:
+    for event in index.add([films]):
+        locked = is_locked(index.path)
+        assert locked != isinstance(event, IndexDone)
+        if not locked:
+            assert read_checksums(index.path)
+            assert not (index.path / "writing.json").exists()
 
 
 def test_stopping_early_keeps_what_was_committed(films: Path, index: VideoIndex) -> None:

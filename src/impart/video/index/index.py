@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords
     from impart.video.copies.spans import Copy, DuplicateGroup
     from impart.video.crops.encoding import CropsMade
-    from impart.video.index.events import Event
+    from impart.video.index.events import Event, IndexDone
     from impart.video.index.files.plan import Request
     from impart.video.index.files.scan import Scan
     from impart.video.names.taught import Names
@@ -203,7 +203,9 @@ class VideoIndex:
                 self._create()
             with Writer(self._store) as writer:
                 self._adopt(writer)
-                yield from self._add(writer, found, request, ray, began=began)
+                done = yield from self._add(writer, found, request, ray)
+            # After the writer: what it reports as done is synced and recorded, and the lock is free.
+            yield dataclasses.replace(done, elapsed_s=time.monotonic() - began)
         else:
             yield from self._nothing(found, began=began)
 
@@ -457,8 +459,9 @@ class VideoIndex:
         return IndexStats.of(self.path, manifest, videos, failures, incomplete=len(self.incomplete()))
 
     def _add(
-        self, writer: Writer, found: Scan, request: Request, ray: RayEngine | None, *, began: float
-    ) -> Iterator[Event]:
+        self, writer: Writer, found: Scan, request: Request, ray: RayEngine | None
+    ) -> Generator[Event, None, IndexDone]:
+        """Carry out a run. Returns its last event, without its time."""
         from impart.video.crops.store import CropStore
         from impart.video.index.engines.choice import open_indexer
         from impart.video.index.events import IndexDone
@@ -481,11 +484,11 @@ class VideoIndex:
             FaceStore(self.path).keep(frozenset((video.video_id, video.revision) for video in writer.videos.values()))
         self._save_cache(writer.videos.values())
         CropStore(self.path).keep(writer.videos.values())
-        yield IndexDone(
+        return IndexDone(
             **dataclasses.asdict(counts),
             path_failures=len(plan.problems),
             unchanged=plan.summary().unchanged,
-            elapsed_s=time.monotonic() - began,
+            elapsed_s=0.0,
         )
 
     def _dry_run(self, found: Scan, request: Request) -> Iterator[Event]:

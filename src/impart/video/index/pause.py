@@ -15,9 +15,9 @@ from impart.files import now, write_json_atomic
 from impart.video.index.events import Event, RunPaused
 from impart.video.index.remote.mirror import publishing, refreshed
 
-__all__ = ["is_paused", "obeying", "pause", "resume"]
+__all__ = ["PAUSED", "is_paused", "obeying", "pause", "resume"]
 
-_NAME = "paused.json"
+PAUSED = "paused.json"
 _CHECK_S = 1.0
 _ASK_S = 5.0  # of an index on object storage
 _Result = TypeVar("_Result")
@@ -30,10 +30,10 @@ def pause(index: Path) -> None:
         VideoIndexError: the folder cannot be written.
     """
     try:
-        with publishing(index, _NAME):
-            write_json_atomic(index / _NAME, {"since": now()})
+        with publishing(index, PAUSED):
+            write_json_atomic(index / PAUSED, {"since": now()})
     except OSError as error:
-        raise VideoIndexError(f"cannot write {index / _NAME}: {error.strerror or error}") from error
+        raise VideoIndexError(f"cannot write {index / PAUSED}: {error.strerror or error}") from error
 
 
 def resume(index: Path) -> bool:
@@ -44,19 +44,19 @@ def resume(index: Path) -> bool:
     """
     try:
         refreshed(index, whole=True)
-        with publishing(index, _NAME):
-            (index / _NAME).unlink()
+        with publishing(index, PAUSED):
+            (index / PAUSED).unlink()
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise VideoIndexError(f"cannot remove {index / _NAME}: {error.strerror or error}") from error
+        raise VideoIndexError(f"cannot remove {index / PAUSED}: {error.strerror or error}") from error
     return True
 
 
 def is_paused(index: Path) -> bool:
     """Whether the runs of an index wait."""
     refreshed(index, max_age_s=_ASK_S)
-    return (index / _NAME).exists()
+    return (index / PAUSED).exists()
 
 
 def obeying(index: Path, steps: Generator[Event, None, _Result]) -> Generator[Event, None, _Result]:

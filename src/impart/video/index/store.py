@@ -39,6 +39,7 @@ from impart.video.index.durable.lock import PROBE, check_hard_links
 from impart.video.index.durable.roll_back import try_roll_back
 from impart.video.index.durable.sync import MARK as WRITING
 from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
+from impart.video.index.pause import PAUSED
 from impart.video.index.remote.bucket import storage_options
 from impart.video.index.remote.claim import check_claim
 from impart.video.index.remote.mirror import FRESH_S, mirror_of
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "BY_OTHERS",
     "CLUSTERS",
     "FailureRecord",
     "Kind",
@@ -65,8 +67,11 @@ VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
 LAST_SEARCH, CLUSTERS = "last-search.json", "names-clusters.json"
+BY_OTHERS = (LAST_SEARCH, CLUSTERS, PAUSED)
+"""Files that are written without the lock of a writer."""
+
 _FOLDERS = ("references", "rams", "names", "faces", "crops", "cache", "damaged", ".doctor", "locks")
-_OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, CLOSED, WRITING, ".lock", CHECKSUMS)
+_OURS = (*_FOLDERS, *MANIFESTS, *BY_OTHERS, "folders.json", CLOSED, WRITING, ".lock", CHECKSUMS)
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream", ICON})
 """Reasons, as the decoder words them, of files that contain neither a video nor a photo."""
 

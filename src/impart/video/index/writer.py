@@ -31,6 +31,7 @@ from impart.video.index.durable.sync import TableSync
 from impart.video.index.manifest import Augmentation, IndexManifest
 from impart.video.index.remote.mirror import publishing
 from impart.video.index.store import (
+    BY_OTHERS,
     FAILURES,
     NEIGHBOURS_PREFIX,
     SEGMENTS,
@@ -376,7 +377,8 @@ class Writer:
 
         Rows are not read where the last writer ended as it should, see `impart.video.index.closed`.
         """
-        remove_temporary(self.store.folder)
+        # The files of a remote index are also written by those that download them.
+        remove_temporary(self.store.folder, by_others=BY_OTHERS if self.store.mirror is None else ["*"])
         self._drop_unnamed()
         if not is_marked(self.store.folder, [VIDEOS, *self._row_tables()]):
             self._check_rows()
