@@ -99,3 +99,34 @@ def test_steps_have_the_times_of_segments(tmp_path: Path):
     (step,) = last.steps
     assert step.after_s == pytest.approx(2.4, abs=2e-3)
     assert segments[-1].start_s - 0.25 <= step.after_s <= segments[-1].start_s
+
+
+def test_cuts_are_found_where_a_file_has_two_frames_per_still_image():
+    times = [0.0, *(second - early for second in range(1, 8) for early in (0.08, 0.04)), 7.9]
+    thumbs = [noise(int(time_s + 0.041)) for time_s in times]
+    assert steps_of(thumbs, times) == [25 * second - 1 for second in range(1, 8)]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_file_without_the_frames_of_still_images_has_the_steps_of_one_with_all_frames(seed: int):
+    rng = np.random.default_rng(seed)
+    thumbs: list[np.ndarray] = []
+    for shot in range(12):
+        still = noise(100 * seed + (shot % 7))
+        thumbs += [still] * int(rng.integers(9, 40))
+        if rng.random() < 0.4:  # a flash, and the same shot goes on
+            thumbs += [np.full((32, 32, 3), 255, np.float32)] * int(rng.integers(1, 3)) + [still] * 9
+    every = steps_of(thumbs)
+    assert len(every) == 11
+    shown = [
+        number
+        for number, thumb in enumerate(thumbs)
+        if number in (0, len(thumbs) - 1) or not np.array_equal(thumb, thumbs[number - 1]) or rng.random() < 0.2
+    ]
+    assert steps_of([thumbs[number] for number in shown], [number / 25 for number in shown]) == every
+
+
+def test_a_flash_between_slides_is_no_step_and_a_slide_is_no_flash():
+    white = np.full((32, 32, 3), 255, np.float32)
+    assert steps_of([noise(0), white, noise(0), noise(0)], [0.0, 1.0, 1.08, 2.0]) == []
+    assert steps_of([noise(0), white, noise(0), noise(0)], [0.0, 1.0, 1.24, 2.0]) == [25, 31]
