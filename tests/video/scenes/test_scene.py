@@ -96,3 +96,18 @@ def test_the_representative_frame_is_nearest_to_the_mean():
     bounds = SceneBounds((0,), (0.0,), (0.75,), ("cut",))
     (scene,) = scenes_of(bounds, rows, starts_s=np.array([0.0, 0.25, 0.5]), weights=np.ones(3, np.int32))
     assert scene.best_s == 0.25
+
+
+def test_a_file_without_frames_for_still_images_has_the_scenes_of_one_with_all_frames(
+    tmp_path: Path, tiny: TinyEncoder
+):
+    colours = ["red", "green", "blue", "yellow", "cyan", "magenta"]
+    every = [number / 25 for number in range(25 * len(colours))]
+    few = [0.0, *(second - early for second in range(1, len(colours)) for early in (0.08, 0.04)), every[-1]]
+    found = []
+    for name, times_s in (("every.mkv", every), ("few.mkv", few)):
+        images = [solid(colours[int(time_s + 0.041) % len(colours)]) for time_s in times_s[:-1]] + [solid(colours[-1])]
+        write_frames(tmp_path / name, images, times_s=times_s)
+        (one,) = scenes_of_files([tmp_path / name], tiny)
+        found.append([(scene.kind, round(scene.start_s, 2)) for scene in one.scenes])
+    assert found[1] == found[0] == [("cut", 0.0), *(("cut", second - 0.04) for second in range(1, len(colours)))]
