@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import signal
 import socket
@@ -20,19 +21,19 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.datastructures import State
 
 from impart.errors import ConfigError, VideoIndexError
 from impart.serve.app import create_app
 from impart.serve.safety.bodies import MOST_HEAD_BYTES
 from impart.serve.safety.connections import guarded
 from impart.serve.safety.hosts import check_names
-from impart.serve.safety.work import Stopping
 from impart.serve.settings import ServeSettings
 from impart.video.index.manifest import IndexManifest
 
 __all__ = ["SignalledServer", "check_start", "listen", "run", "server_of"]
 
-_GRACE_S: Final = 10  # for requests that are being answered; jobs have a time of their own
+_GRACE_S: Final = 10  # for requests that are being answered where no job runs
 _UNREAD_S: Final = 2
 _KEEP_ALIVE_S: Final = 20
 _SEVERAL_PROCESSES: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -125,7 +126,7 @@ def server_of(app: FastAPI, settings: ServeSettings, *, on_ready: Callable[[], N
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    return _Server(config, stopping=app.state.stopping, on_ready=on_ready)
+    return _Server(config, app.state, settings.jobs.stops_s, on_ready=on_ready)
 
 
 class SignalledServer(uvicorn.Server):
@@ -151,11 +152,13 @@ class SignalledServer(uvicorn.Server):
 
 
 class _Server(SignalledServer):
-    """A server that ends streams when it stops."""
+    """A server that ends streams when it stops; those of a job once they have told its end."""
 
-    def __init__(self, config: uvicorn.Config, *, stopping: Stopping, on_ready: Callable[[], None] | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, state: State, jobs_stop_s: float, *, on_ready: Callable[[], None] | None
+    ) -> None:
         super().__init__(config)
-        self._stopping, self._on_ready = stopping, on_ready
+        self._state, self._jobs_stop_s, self._on_ready = state, jobs_stop_s, on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -164,7 +167,9 @@ class _Server(SignalledServer):
                 self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._stopping.set()
+        if self._state.service.jobs.count_running():
+            self.config.timeout_graceful_shutdown = math.ceil(self._jobs_stop_s) + _UNREAD_S
+        self._state.stopping.set()
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # downloads that are cut now are no errors
         unread = asyncio.ensure_future(self._close_unread())
         await super().shutdown(sockets)

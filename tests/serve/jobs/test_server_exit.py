@@ -58,7 +58,7 @@ def test_ctrl_c_ends_streams_and_jobs_once_the_video_is_committed(tmp_path: Path
         began = time.monotonic()
         os.killpg(server.pid, signal.SIGINT)  # as a terminal does
         server.wait(60)
-        assert time.monotonic() - began < 25, "it did not wait for a stream that would not end"
+        assert time.monotonic() - began < 40, "it did not wait for a stream that would not end"
         client.join(10)
         assert server.stderr.read() == ""
     finally:

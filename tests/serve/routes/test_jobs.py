@@ -22,6 +22,7 @@ from impart.serve import app as module
 from impart.serve.app import API, create_app
 from impart.serve.jobs.queue import JobQueue
 from impart.serve.jobs.settings import JobSettings
+from impart.serve.run import server_of
 from impart.serve.settings import ServeSettings
 from impart.video.index.durable.lock import write_lock
 from impart.video.index.index import VideoIndex
@@ -200,8 +201,9 @@ def test_a_lock_held_elsewhere_is_named(client: TestClient, tmp_path: Path) -> N
 class Live:
     """A real server on a free port, in a thread."""
 
-    def __init__(self, app: FastAPI) -> None:
-        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=10))
+    def __init__(self, app: FastAPI, server: uvicorn.Server | None = None) -> None:
+        config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=10)
+        self.server = server or uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
         deadline = time.monotonic() + QUICK_S
@@ -242,6 +244,25 @@ def read(client: httpx2.Client, job_id: str, *, most: int = 10_000, last: int | 
                 if len(found) == most:
                     return found
     return found
+
+
+def test_a_client_is_told_the_end_of_a_job_that_the_end_of_the_server_kills(films: Path, tmp_path: Path) -> None:
+    settings = ServeSettings(index=tmp_path / "index", port=0, jobs=JobSettings(grace_s=1.0))
+    app = make_app(tmp_path / "index", pause_s=30.0, jobs={"grace_s": 1.0})
+    live = Live(app, server_of(app, settings))
+    job = live.client.post("jobs/index", json={}).json()
+    told: list[dict[str, Any]] = []
+    reader = threading.Thread(target=lambda: told.extend(read(live.client, job["id"])))
+    reader.start()
+    deadline = time.monotonic() + QUICK_S
+    while not live.client.get(f"jobs/{job['id']}").json()["index"]["current"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    live.server.should_exit = True
+    reader.join(QUICK_S)
+    live.stop()
+    assert not live.thread.is_alive()
+    assert (told[-1]["event"], told[-1]["data"]["error"]["code"]) == ("done", "server_stopped")
 
 
 def test_a_stream_tells_all_until_the_end_and_resumes_where_it_was(live: Live) -> None:

@@ -143,7 +143,7 @@ class Job:
         """Stop at the next event of the process; what is committed stays. A job that has ended stays as it is.
 
         Args:
-            stop: let the video in progress be committed first, since the server stops.
+            stop: let the video in progress be committed first, if it takes no longer than `grace_s`: the server stops.
         """
         with self._lock:
             if self.ended or self.status == "cancelling":
@@ -158,10 +158,9 @@ class Job:
                 self.kill()
                 return
             self._order("stop" if stop else "cancel")
-            if not stop:
-                timer = threading.Timer(self._settings.cancel_s, self.kill)
-                timer.daemon = True
-                timer.start()
+            timer = threading.Timer(self._settings.grace_s if stop else self._settings.cancel_s, self.kill)
+            timer.daemon = True
+            timer.start()
 
     def kill(self) -> None:
         """End the process at once; the index is as of the last committed video."""

@@ -8,6 +8,8 @@ from impart.config import Device
 
 __all__ = ["JobSettings"]
 
+_KILL_S = 5.0  # until a process that is killed has ended
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobSettings:
@@ -46,3 +48,8 @@ class JobSettings:
     export_hours: float = 4.0
     export_mb: int = 4096
     export_age_s: float = 24 * 3600.0
+
+    @property
+    def stops_s(self) -> float:
+        """Seconds after which no job runs any more and its end has been told, when the server stops."""
+        return self.grace_s + _KILL_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers
@@ -39,7 +40,6 @@ _JOB_EVENTS: Final = re.compile(r"/api/v1/jobs/[^/]+/events$")
 _CHEAP: Final = re.compile(r"/static/|/api/v1/(?:frames|media|images|previews)/|.*\.webp$|/health$")
 _CHEAP_COST: Final = 0.1  # a page of hits asks for many thumbnails at once, and a player for many ranges
 _MOST_UPLOADS: Final = 4  # forms with images at once: their images are decoded, and large ones need disk and memory
-_EVENTS_S: Final = 8.0  # less than the time that the server gives to all requests when it stops
 _BURST: Final = 10.0  # seconds of requests that may come at once
 
 
@@ -52,7 +52,7 @@ def add_safety(app: FastAPI, settings: ServeSettings, metrics: Metrics) -> Stopp
     stopping = Stopping()
     buckets = Buckets(per_s=settings.requests_per_s, burst=settings.requests_per_s * _BURST)
     # The last one that is added sees a request first.
-    app.add_middleware(StreamStop, stopping=stopping, lasts_s=_lasts_s)
+    app.add_middleware(StreamStop, stopping=stopping, lasts_s=_lasts_s(settings.jobs.stops_s))
     app.add_middleware(WorkLimit, most=_MOST_UPLOADS, counts=_is_upload)
     app.add_middleware(WorkLimit, most=settings.waiting_searches, counts=_is_work)
     if settings.token is not None:
@@ -70,11 +70,15 @@ def _is_stream(path: str) -> bool:
     return _STREAMS.match(path) is not None
 
 
-def _lasts_s(path: str) -> float | None:
-    """Return how long an answer may go on when the server stops: events tell how the jobs end."""
-    if not _is_stream(path):
-        return None
-    return _EVENTS_S if _JOB_EVENTS.match(path) else 0.0
+def _lasts_s(job_s: float) -> Callable[[str], float | None]:
+    """Tell how long an answer to a path may go on when the server stops: events of a job until it has ended."""
+
+    def lasts_s(path: str) -> float | None:
+        if not _is_stream(path):
+            return None
+        return job_s if _JOB_EVENTS.match(path) else 0.0
+
+    return lasts_s
 
 
 def _is_work(scope: Scope) -> bool:
