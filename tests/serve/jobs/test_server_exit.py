@@ -26,9 +26,9 @@ def test_ctrl_c_ends_streams_and_jobs_once_the_video_is_committed(tmp_path: Path
     films = tmp_path / "films"
     films.mkdir()
     rng = np.random.default_rng(1)
-    for name in "abc":  # each frame differs from the one before: none is reused
-        images = [rng.integers(0, 256, (32, 32, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1) for _ in range(160)]
-        write_frames(films / f"{name}.mp4", images, times_s=[frame / 4 for frame in range(160)], last_s=0.25)
+    for name in "abcdef":  # each frame differs from the one before: none is reused
+        images = [rng.integers(0, 256, (32, 32, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1) for _ in range(64)]
+        write_frames(films / f"{name}.mp4", images, times_s=[frame / 4 for frame in range(64)], last_s=0.25)
     command = [sys.executable, "-m", "impart", "serve", "--index", str(tmp_path / "index"), "--root", str(films)]
     server = subprocess.Popen([*command, "--port", "0"], stderr=subprocess.PIPE, text=True, process_group=0)
     try:
@@ -69,4 +69,4 @@ def test_ctrl_c_ends_streams_and_jobs_once_the_video_is_committed(tmp_path: Path
     assert (job["status"], job["error"]["code"]) == ("cancelled", "server_stopped")
     names = [record.path.name for record in VideoIndex.open(tmp_path / "index").videos()]
     assert "a.mp4" in names
-    assert len(names) == job["index"]["counts"]["added"] < 3
+    assert len(names) == job["index"]["counts"]["added"] < 6
